@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The record that a check leaves, and the digests that tell whether it still speaks of this tree.
+
+A record names every input it was made from with a digest. `gate` recomputes each digest by the input's name, so nothing is
+trusted but the tree itself. Names are addresses:
+
+    port:<section>       canonical form of a section of port.toml, such as `port:components.vae` (a signature counts as part)
+    file:<path>          one file of the port; `absent` when it is not there
+    tree:<folder>        all `*.py` and data files under a folder, by relative path and content
+    weights:<component>  the component's entry in port.lock.json
+    package:<name>       an installed distribution's version, or for `fvport` its own sources
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import UsageError
+from fvport.spec import Port
+
+SCHEMA = 1
+VERDICTS = ("pass", "fail", "blocked")
+STATUS = {"pass": "non_skip_pass", "fail": "debug_red", "blocked": "blocked"}  # FastVideo's own words
+
+
+@dataclass
+class Item:
+    """One thing that was compared. `name` starts with the component where there is one: `transformer: rules`."""
+
+    name: str
+    verdict: str
+    reason: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    tolerance: dict[str, Any] = field(default_factory=dict)
+    component: str = ""
+    todo: str = ""
+
+
+@dataclass
+class Evidence:
+    """What a check leaves under `.fvport/evidence/<slug>/<check>.json`. DESIGN: section 6 of the design, docs/evidence.md."""
+
+    check: str
+    port: str
+    items: list[Item] = field(default_factory=list)
+    inputs: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # what a reviewer should look at; never decides
+    artifacts: list[str] = field(default_factory=list)  # relative to the port's root
+    device: dict[str, str] = field(default_factory=lambda: {"kind": "none", "name": platform.machine()})
+    scale: str = "full"
+    environment: dict[str, Any] = field(default_factory=dict)
+    commit: str = ""
+    dirty: bool = True
+    started: str = ""
+    seconds: float = 0.0
+    schema: int = SCHEMA
+
+    @property
+    def verdict(self) -> str:
+        """fail if anything failed; blocked if anything did not run, or if nothing was compared at all; else pass."""
+        verdicts = {item.verdict for item in self.items}
+        if "fail" in verdicts:
+            return "fail"
+        if not verdicts or verdicts != {"pass"}:
+            return "blocked"
+        return "pass"
+
+    @property
+    def status(self) -> str:
+        return STATUS[self.verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        head = {"schema": data.pop("schema"), "check": self.check, "port": self.port}
+        return {**head, "verdict": self.verdict, "status": self.status, **data}
+
+
+def folder(port: Port) -> Path:
+    return port.state / "evidence" / port.slug
+
+
+def write(port: Port, evidence: Evidence) -> Path:
+    """Write the record beside its place and rename: an interrupted run leaves the old record or none, never a half one."""
+    path = folder(port) / f"{evidence.check}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(evidence.to_json(), indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def read(port: Port, check: str) -> Evidence | None:
+    """The record of a check, or None when there is none. A record that is not one of ours raises UsageError."""
+    path = folder(port) / f"{check}.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"is not a record ({error})", where=str(path), todo=f"Run: fvport check {check}") from None
+    return from_json(data, path)
+
+
+def from_json(data: dict[str, Any], path: Path | str = "evidence") -> Evidence:
+    """Build the record; a verdict that does not follow from its items is refused (a hand-edited file)."""
+    todo = "Delete it and run the check again"
+    try:
+        fields = {f.name for f in dataclasses.fields(Evidence)}
+        extra = set(data) - fields - {"verdict", "status"}
+        if data["schema"] != SCHEMA or extra:
+            raise KeyError(f"schema {data['schema']}" if not extra else f"unknown field {sorted(extra)[0]}")
+        items = [Item(**item) for item in data["items"]]
+        evidence = Evidence(**{k: v for k, v in data.items() if k in fields and k != "items"}, items=items)
+        bad = next((item.verdict for item in items if item.verdict not in VERDICTS), None)
+        if bad:
+            raise KeyError(f"verdict {bad!r}")
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"is not a record of this version ({error})", where=str(path), todo=todo) from None
+    if evidence.verdict != data.get("verdict") or evidence.status != data.get("status"):
+        raise UsageError(
+            f'says "{data.get("verdict")}" but its items say "{evidence.verdict}"', where=str(path), todo=todo
+        )
+    return evidence
+
+
+# --- digests ---------------------------------------------------------------------------------------------------------
+
+
+def blake3(data: bytes) -> str:
+    import blake3 as b3
+
+    return "blake3:" + b3.blake3(data).hexdigest()
+
+
+def canonical(value: Any) -> bytes:
+    """JSON with sorted keys: the same bytes however a tool laid out the file."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
+
+
+def digest(port: Port, name: str) -> str:
+    """The digest of one input as it is now. An input that is gone has the digest `absent`."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "port":
+        value: Any = port.raw
+        for key in rest.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        return "absent" if value is None else blake3(canonical(value))
+    if scheme == "file":
+        path = port.root / rest
+        return blake3(path.read_bytes()) if path.is_file() else "absent"
+    if scheme == "tree":
+        return _tree_digest(port.root / rest)
+    if scheme == "weights":
+        entry = lock(port).get("components", {}).get(rest)
+        return "absent" if entry is None else blake3(canonical(entry))
+    if scheme == "package":
+        return package_digest(rest)
+    raise UsageError(f'unknown input "{name}" in a record')
+
+
+def digests(port: Port, names: Iterable[str]) -> dict[str, str]:
+    return {name: digest(port, name) for name in sorted(set(names))}
+
+
+def lock(port: Port) -> dict[str, Any]:
+    """port.lock.json as a dict, or {} when there is none yet."""
+    path = port.folder / "port.lock.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UsageError(f"is not JSON ({error})", where=str(path), todo="Run: fvport prep") from None
+
+
+def _tree_digest(root: Path) -> str:
+    import blake3 as b3
+
+    if not root.is_dir():
+        return "absent"
+    total = b3.blake3()
+    for folder, dirs, files in os.walk(root):
+        dirs[:] = sorted(d for d in dirs if d != "__pycache__" and not d.startswith("."))
+        for name in sorted(files):
+            if name.endswith((".pyc", ".pyo")):
+                continue
+            path = Path(folder, name)
+            total.update(str(path.relative_to(root)).encode() + b"\0" + b3.blake3(path.read_bytes()).digest())
+    return "blake3:" + total.hexdigest()
+
+
+@functools.cache
+def package_digest(name: str) -> str:
+    """`name==version` of an installed distribution; for fvport itself the digest of its sources (a checkout changes)."""
+    if name == "fvport":
+        return _tree_digest(Path(__file__).parent)
+    from importlib import metadata
+
+    try:
+        return f"{name}=={metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+# --- the tree --------------------------------------------------------------------------------------------------------
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def git_state(root: Path) -> tuple[str, bool]:
+    """(commit, dirty) of the tree at `root`; ('', True) where it is no git tree."""
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return "", True

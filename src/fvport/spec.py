@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: Apache-2.0
+"""port.toml as dataclasses: the one declaration that every check reads.
+
+`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root, refuses what it does not know (with the line and
+a suggestion), and returns a `Port`. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import re
+import sys
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import BlockedError, UsageError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover - the gate's environment is 3.11 or later
+    import tomli as tomllib
+
+KINDS = {  # component kind -> FastVideo's bucket folder
+    "dit": "dits",
+    "vae": "vaes",
+    "text_encoder": "encoders",
+    "image_encoder": "encoders",
+    "audio_encoder": "encoders",
+    "conditioner": "encoders",
+    "scheduler": "schedulers",
+    "upsampler": "upsamplers",
+    "vocoder": "audio",
+    "tokenizer": "",
+    "processor": "",
+}
+TEST_FOLDERS = {"dits": "transformers", "vaes": "vaes", "encoders": "encoders", "schedulers": "schedulers"}
+MODES = ("port", "reuse", "passthrough", "external")
+LAYOUTS = ("diffusers", "raw_official", "monolithic", "separate_components", "mixed", "custom")
+CHECKS = (
+    "mapping",
+    "keys",
+    "config",
+    "conversion",
+    "parity",
+    "smoke",
+    "pipeline",
+    "ssim",
+    "example",
+    "docs",
+    "boundary",
+)
+WORKLOADS = ("t2v", "i2v", "t2i", "i2i", "t2a", "v2a", "v2v")
+
+
+@dataclass(frozen=True)
+class PortInfo:
+    model: str
+    slug: str
+    workload_types: tuple[str, ...]
+    reason: str = ""  # required where the workload is not one that FastVideo knows (v2v)
+
+
+@dataclass(frozen=True)
+class FastVideoSource:
+    source: typing.Literal["wheel", "worktree", "clone"] = "wheel"
+    version: str = "0.2.1"
+    repo: str = ""
+    ref: str = ""
+    branch_prefix: str = "port"
+
+
+@dataclass(frozen=True)
+class OfficialPipeline:
+    cls: str = ""  # "class" in the file: "diffusers:WanPipeline", or "oracle:function"
+    call: dict[str, Any] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
+    negative_prompt: str = ""
+    seeds: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Official:
+    library: str = ""
+    repo: str = ""
+    commit: str = ""
+    import_root: str = ""
+    requirements: str = ""
+    weights: str = ""
+    revision: str = "main"
+    layout: typing.Literal["diffusers", "raw_official", "monolithic", "separate_components", "mixed", "custom"] = (
+        "diffusers"
+    )
+    needs_conversion: bool = False
+    pipeline: OfficialPipeline = field(default_factory=OfficialPipeline)
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    mode: typing.Literal["calibrated", "fixed"] = "calibrated"
+    factor: float = 3.0
+    atol: float = 0.0
+    rtol: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class MappingReview:
+    passthrough: tuple[str, ...] = ()  # regexes: keys that keep their name on purpose
+    exclude: dict[str, str] = field(default_factory=dict)  # regex -> reason: official keys that nothing loads
+    signed_by: str = ""
+    signed_on: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class Component:
+    name: str
+    kind: str
+    mode: typing.Literal["port", "reuse", "passthrough", "external"]
+    archetype: str = ""
+    official: str = ""
+    native: str = ""
+    config: str = ""
+    weights: str = ""
+    scope: typing.Literal["production_loader", "implementation_subcomponent", "both"] = "both"
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    tiny: dict[str, Any] = field(default_factory=dict)
+    mapping: MappingReview = field(default_factory=MappingReview)
+    tokenizer: str = ""
+    path: str = ""
+    reason: str = ""
+    config_renamed: dict[str, str] = field(default_factory=dict)  # official field -> native field
+    config_ignored: dict[str, str] = field(default_factory=dict)  # official field -> why the native side has none
+
+    @property
+    def bucket(self) -> str:
+        """FastVideo's folder for this kind, such as `dits`; empty for a tokenizer."""
+        return KINDS[self.kind]
+
+    @property
+    def has_weights(self) -> bool:
+        return self.kind not in ("scheduler", "tokenizer", "processor")
+
+    @property
+    def needs_parity(self) -> bool:
+        return self.mode != "passthrough"
+
+    @property
+    def native_file(self) -> str:
+        """Path of the native class's file, relative to the port's root."""
+        return self.native.partition(":")[0].replace(".", "/") + ".py"
+
+    @property
+    def native_class(self) -> str:
+        return self.native.partition(":")[2]
+
+    @property
+    def config_file(self) -> str:
+        return self.config.partition(":")[0].replace(".", "/") + ".py"
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    weights: str = ""
+    pipeline: str = ""
+    call: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PresetValue:
+    value: Any
+    source: str
+
+
+@dataclass(frozen=True)
+class Quality:
+    metric: str = "ssim"
+    threshold: float = 0.98
+    reference: typing.Literal["official", "approved"] = "official"
+    store: str = "references/"
+
+
+@dataclass(frozen=True)
+class Gate:
+    checks: tuple[str, ...] = CHECKS
+    require_device: str = "cuda"
+    require_scale: typing.Literal["full", "tiny"] = "full"
+    strength: float = 0.95
+
+
+@dataclass(frozen=True)
+class Waiver:
+    id: str
+    check: str
+    reason: str
+    approved_by: str
+    expires: datetime.date
+
+
+@dataclass(frozen=True)
+class Port:
+    """A parsed port.toml and where it lies. `root` is the folder that holds `fastvideo/` and `tests/`."""
+
+    root: Path
+    file: Path
+    schema: int
+    port: PortInfo
+    fastvideo: FastVideoSource
+    official: Official
+    components: dict[str, Component]
+    variants: tuple[Variant, ...] = ()
+    presets: dict[str, dict[str, PresetValue]] = field(default_factory=dict)
+    quality: Quality = field(default_factory=Quality)
+    gate: Gate = field(default_factory=Gate)
+    waivers: tuple[Waiver, ...] = ()
+    raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def slug(self) -> str:
+        return self.port.slug
+
+    @property
+    def folder(self) -> Path:
+        """`tests/local_tests/<slug>`: port.toml, oracle.py, PLAN.md and their like."""
+        return self.file.parent
+
+    @property
+    def official_weights(self) -> Path:
+        return self.root / self.official.weights
+
+    @property
+    def load_tree(self) -> Path:
+        """`converted_weights/<slug>`: what the native side loads, never the official folder itself."""
+        return self.root / "converted_weights" / self.slug
+
+    @property
+    def state(self) -> Path:
+        """`.fvport`: evidence, caches, scratch. Never committed."""
+        return self.root / ".fvport"
+
+    def test_file(self, component: Component) -> str:
+        """Path of a component's parity test, relative to the root."""
+        folder = TEST_FOLDERS.get(component.bucket, component.bucket)
+        return f"tests/local_tests/{folder}/test_{self.slug}_{component.name}_parity.py"
+
+    def component(self, name: str) -> Component:
+        if name not in self.components:
+            known = ", ".join(self.components)
+            raise UsageError(
+                f'no component "{name}" (there are: {known}).{did_you_mean(name, self.components)}', where=str(self.file)
+            )
+        return self.components[name]
+
+
+def find_port_file(root: Path) -> Path:
+    """The one port.toml under `root` (or under a parent of it); `FVPORT_SLUG` chooses where several ports share a tree."""
+    import os
+
+    root = root.resolve()
+    for folder in (root, *root.parents):
+        if folder.name and (folder / "port.toml").is_file() and folder.parent.name == "local_tests":
+            return folder / "port.toml"
+        found = sorted(folder.glob("tests/local_tests/*/port.toml"))
+        slug = os.environ.get("FVPORT_SLUG", "")
+        if slug and found:
+            found = [file for file in found if file.parent.name == slug]
+            if not found:
+                raise UsageError(f'FVPORT_SLUG is "{slug}" but {folder} has no port of that name')
+        if len(found) > 1:
+            names = ", ".join(file.parent.name for file in found)
+            raise UsageError(f"several ports on this tree ({names})", where=str(folder), todo="Choose one with FVPORT_SLUG")
+        if found:
+            return found[0]
+    raise BlockedError("no port here (tests/local_tests/*/port.toml)", where=str(root), todo="Bake one: fvport new")
+
+
+def load(root: Path | str = ".") -> Port:
+    """Parse the port.toml at or under `root`. Raises UsageError naming file, line and key for anything wrong in it."""
+    root = Path(root)
+    if not root.exists():
+        raise UsageError("no such folder", where=str(root))
+    return parse(find_port_file(root))
+
+
+def parse(file: Path) -> Port:
+    """Parse one port.toml file (lying at `<root>/tests/local_tests/<slug>/port.toml`)."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot be read ({error})", where=str(file)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not valid TOML ({error})", where=str(file)) from None
+    port = _Reader(file, text).port(raw)
+    _check_whole(port, _Reader(file, text))
+    return port
+
+
+class _Reader:
+    """Turns TOML tables into dataclasses; every complaint names the file, the line and the key."""
+
+    def __init__(self, file: Path, text: str) -> None:
+        self.file, self.lines = file, text.splitlines()
+
+    def fail(self, key: str, what: str) -> typing.NoReturn:
+        raise UsageError(f"{key}: {what}", where=f"{self.file}:{self.line_of(key)}")
+
+    def line_of(self, dotted: str) -> int:
+        """Best line for a dotted key: inside its table header when there is one, else the first line naming it."""
+        *table, key = re.sub(r"\[\d+\]", "", dotted).split(".")
+        start = 0
+        for depth in range(len(table), 0, -1):
+            header = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(map(re.escape, table[:depth])) + r"\s*\]")
+            found = next((n for n, line in enumerate(self.lines) if header.match(line)), None)
+            if found is not None:
+                start = found
+                break
+        word = re.compile(rf"(?<![\w-]){re.escape(key)}(?![\w-])")
+        for number, line in enumerate(self.lines[start:], start + 1):
+            if word.search(line):
+                return number
+        return start + 1
+
+    def port(self, raw: dict[str, Any]) -> Port:
+        tables = {"port": PortInfo, "fastvideo": FastVideoSource, "quality": Quality, "gate": Gate}
+        known = ["schema", *tables, "official", "components", "variants", "presets", "waivers"]
+        for key in raw:
+            if key not in known:
+                self.fail(key, f"unknown key.{did_you_mean(key, known)}")
+        if raw.get("schema") != 1:
+            self.fail("schema", f"must be 1, is {raw.get('schema')!r}")
+        for key in ("port", "official", "components"):
+            if key not in raw:
+                self.fail(key, "this section is missing")
+        values: dict[str, Any] = {k: self.table(k, cls, raw.get(k, {})) for k, cls in tables.items()}
+        for key in ("components", "presets"):
+            for name, value in self.dict(key, raw.get(key, {})).items():
+                self.dict(f"{key}.{name}", value)
+        return Port(
+            root=self.file.parent.parent.parent.parent,
+            file=self.file,
+            schema=1,
+            official=self.table("official", Official, raw["official"]),
+            components={
+                name: self.table(f"components.{name}", Component, {"name": name, **table})
+                for name, table in raw["components"].items()
+            },
+            variants=tuple(self.table(f"variants[{i}]", Variant, t) for i, t in enumerate(raw.get("variants", []))),
+            presets={
+                name: {k: self.table(f"presets.{name}.{k}", PresetValue, v) for k, v in table.items()}
+                for name, table in raw.get("presets", {}).items()
+            },
+            waivers=tuple(self.table(f"waivers[{i}]", Waiver, t) for i, t in enumerate(raw.get("waivers", []))),
+            raw=raw,
+            **values,
+        )
+
+    def dict(self, key: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            self.fail(key, f"must be a table, is {_type_name(value)}")
+        return value
+
+    def table(self, key: str, cls: type, raw: Any) -> Any:
+        raw = dict(self.dict(key, raw))
+        if cls is OfficialPipeline and "class" in raw:
+            raw["cls"] = raw.pop("class")
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        hints = typing.get_type_hints(cls)
+        for name in raw:
+            if name not in fields:
+                shown = ["class" if f == "cls" else f for f in fields]
+                self.fail(f"{key}.{name}", f"unknown key.{did_you_mean(name, shown)}")
+        for name, f in fields.items():
+            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            if required and name not in raw:
+                self.fail(f"{key}.{name}", "is missing")
+        return cls(**{name: self.value(f"{key}.{name}", hints[name], value) for name, value in raw.items()})
+
+    def value(self, key: str, hint: Any, value: Any) -> Any:
+        if hint is Any:
+            return value
+        if dataclasses.is_dataclass(hint):
+            return self.table(key, typing.cast(type, hint), value)
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if origin is typing.Literal:
+            if value not in args:
+                words = ", ".join(map(str, args))
+                self.fail(key, f"must be one of {words}; is {value!r}.{did_you_mean(str(value), args)}")
+            return value
+        if origin is tuple:
+            if not isinstance(value, list):
+                self.fail(key, f"must be a list, is {_type_name(value)}")
+            return tuple(self.value(f"{key}[{i}]", args[0], item) for i, item in enumerate(value))
+        if origin is dict:
+            return {k: self.value(f"{key}.{k}", args[1], v) for k, v in self.dict(key, value).items()}
+        if origin in (typing.Union, types.UnionType):
+            return value
+        if hint is float and type(value) is int:
+            return float(value)
+        if type(value) is not hint:
+            self.fail(key, f"must be {hint.__name__}, is {_type_name(value)}")
+        return value
+
+
+def _type_name(value: Any) -> str:
+    return {dict: "a table", list: "a list"}.get(type(value), type(value).__name__)
+
+
+def _check_whole(port: Port, reader: _Reader) -> None:
+    """What no single key can tell: words from closed lists, and values that must agree."""
+    if port.slug != port.folder.name:
+        reader.fail("port.slug", f'is "{port.slug}" but the folder is "{port.folder.name}"')
+    for workload in port.port.workload_types:
+        if workload not in WORKLOADS:
+            reader.fail("port.workload_types", f'unknown "{workload}".{did_you_mean(workload, WORKLOADS)}')
+    for check in port.gate.checks:
+        if check not in CHECKS:
+            reader.fail("gate.checks", f'unknown check "{check}".{did_you_mean(check, CHECKS)}')
+    if not port.components:
+        reader.fail("components", "a port needs at least one component")
+    for name, component in port.components.items():
+        _check_component(f"components.{name}", component, reader)
+    if Path(port.official.weights).is_absolute():
+        reader.fail("official.weights", "must be relative to the port (fvport prep links a local folder there)")
+    for i, waiver in enumerate(port.waivers):
+        if waiver.check not in CHECKS:
+            reader.fail(f"waivers[{i}].check", f'unknown check "{waiver.check}".{did_you_mean(waiver.check, CHECKS)}')
+
+
+def _check_component(key: str, component: Component, reader: _Reader) -> None:
+    if component.kind not in KINDS:
+        words = ", ".join(KINDS)
+        reader.fail(f"{key}.kind", f'unknown "{component.kind}" ({words}).{did_you_mean(component.kind, KINDS)}')
+    if component.mode in ("port", "reuse"):
+        for name in ("official", "native"):
+            if not re.fullmatch(r"[\w.]+:[\w.]+", getattr(component, name)):
+                reader.fail(f"{key}.{name}", f'must be "module:Class", is "{getattr(component, name)}"')
+    if component.mode == "external" and not component.reason:
+        reader.fail(f"{key}.reason", "an external wrapper needs a written reason")
+    tolerance = component.tolerance
+    if tolerance.mode == "fixed" and not (tolerance.reason and (tolerance.atol > 0 or tolerance.rtol > 0)):
+        reader.fail(f"{key}.tolerance", "a fixed tolerance needs atol or rtol, and a written reason")
+    if tolerance.mode == "calibrated" and not 1 <= tolerance.factor <= 10:
+        reader.fail(f"{key}.tolerance.factor", f"must be between 1 and 10, is {tolerance.factor:g}")
