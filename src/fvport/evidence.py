@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The record that a check leaves, and the digests that tell whether it still speaks of this tree.
 
-A record names every input it was made from with a digest. `gate` recomputes each digest by the input's name, so nothing is
-trusted but the tree itself. Names are addresses:
+A record names every input it was made from with a digest. `gate` recomputes each digest by the input's name, so nothing
+is trusted but the tree itself. Names are addresses:
 
-    port:<section>       canonical form of a section of port.toml, such as `port:components.vae` (a signature counts as part)
+    port:<section>       canonical form of a section of port.toml, such as `port:components.vae` (with its signature)
     file:<path>          one file of the port; `absent` when it is not there
     tree:<folder>        all `*.py` and data files under a folder, by relative path and content
+    prose:<path>         a Markdown file of the port without what `fvport plan --sync` writes into it
     weights:<component>  the component's entry in port.lock.json
     package:<name>       an installed distribution's version, or for `fvport` its own sources
 """
@@ -19,6 +20,7 @@ import functools
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -48,7 +50,7 @@ class Item:
 
 @dataclass
 class Evidence:
-    """What a check leaves under `.fvport/evidence/<slug>/<check>.json`. DESIGN: section 6 of the design, docs/evidence.md."""
+    """What a check leaves under `.fvport/evidence/<slug>/<check>.json` (docs/evidence.md has the fields)."""
 
     check: str
     port: str
@@ -82,7 +84,18 @@ class Evidence:
     def to_json(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
         head = {"schema": data.pop("schema"), "check": self.check, "port": self.port}
-        return {**head, "verdict": self.verdict, "status": self.status, **data}
+        record = {**head, "verdict": self.verdict, "status": self.status, **data}
+        return {**record, "seal": seal(record)}
+
+
+def seal(record: dict[str, Any]) -> str:
+    """Digest of a record's other fields: an edit by hand, or a cut file, shows.
+
+    It is no signature: whoever can run this function can seal a forgery. What stops a forger is that a runner makes the
+    evidence again, on a tree that reviewers read.
+    """
+    plain = json.loads(json.dumps(record))  # as it will be read back: tuples become lists, number keys become strings
+    return blake3(canonical({key: value for key, value in plain.items() if key != "seal"}))
 
 
 def folder(port: Port) -> Path:
@@ -90,12 +103,14 @@ def folder(port: Port) -> Path:
 
 
 def write(port: Port, evidence: Evidence) -> Path:
-    """Write the record beside its place and rename: an interrupted run leaves the old record or none, never a half one."""
+    """Write the record beside its place and rename: an interrupted run leaves the old record or none, never half."""
     path = folder(port) / f"{evidence.check}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(evidence.to_json(), indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8")
+        part.write_text(
+            json.dumps(evidence.to_json(), indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8"
+        )
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -119,9 +134,9 @@ def from_json(data: dict[str, Any], path: Path | str = "evidence") -> Evidence:
     todo = "Delete it and run the check again"
     try:
         fields = {f.name for f in dataclasses.fields(Evidence)}
-        extra = set(data) - fields - {"verdict", "status"}
+        extra = set(data) - fields - {"verdict", "status", "seal"}
         if data["schema"] != SCHEMA or extra:
-            raise KeyError(f"schema {data['schema']}" if not extra else f"unknown field {sorted(extra)[0]}")
+            raise KeyError(f"schema {data['schema']}" if not extra else f"unknown field {min(extra)}")
         items = [Item(**item) for item in data["items"]]
         evidence = Evidence(**{k: v for k, v in data.items() if k in fields and k != "items"}, items=items)
         bad = next((item.verdict for item in items if item.verdict not in VERDICTS), None)
@@ -129,6 +144,8 @@ def from_json(data: dict[str, Any], path: Path | str = "evidence") -> Evidence:
             raise KeyError(f"verdict {bad!r}")
     except (KeyError, TypeError) as error:
         raise UsageError(f"is not a record of this version ({error})", where=str(path), todo=todo) from None
+    if data.get("seal") != seal(data):
+        raise UsageError("was changed after it was written (its seal does not fit)", where=str(path), todo=todo)
     if evidence.verdict != data.get("verdict") or evidence.status != data.get("status"):
         raise UsageError(
             f'says "{data.get("verdict")}" but its items say "{evidence.verdict}"', where=str(path), todo=todo
@@ -161,6 +178,9 @@ def digest(port: Port, name: str) -> str:
     if scheme == "file":
         path = port.root / rest
         return blake3(path.read_bytes()) if path.is_file() else "absent"
+    if scheme == "prose":
+        path = port.root / rest
+        return blake3(prose(path.read_text(encoding="utf-8")).encode()) if path.is_file() else "absent"
     if scheme == "tree":
         return _tree_digest(port.root / rest)
     if scheme == "weights":
@@ -169,6 +189,14 @@ def digest(port: Port, name: str) -> str:
     if scheme == "package":
         return package_digest(rest)
     raise UsageError(f'unknown input "{name}" in a record')
+
+
+GENERATED = re.compile(r"(<!-- fvport:begin ([\w-]+) -->\n)(.*?)(<!-- fvport:end \2 -->)", re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """Markdown without its generated blocks and with every checkbox open: what people wrote."""
+    return re.sub(r"^(\s*[-*] \[)[xX](\])", r"\1 \2", GENERATED.sub(r"\1\4", text), flags=re.MULTILINE)
 
 
 def digests(port: Port, names: Iterable[str]) -> dict[str, str]:
@@ -204,7 +232,7 @@ def _tree_digest(root: Path) -> str:
 
 @functools.cache
 def package_digest(name: str) -> str:
-    """`name==version` of an installed distribution; for fvport itself the digest of its sources (a checkout changes)."""
+    """`name==version` of an installed distribution; for fvport the digest of its sources (a checkout changes)."""
     if name == "fvport":
         return _tree_digest(Path(__file__).parent)
     from importlib import metadata
@@ -226,7 +254,9 @@ def git_state(root: Path) -> tuple[str, bool]:
     """(commit, dirty) of the tree at `root`; ('', True) where it is no git tree."""
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
