@@ -24,7 +24,9 @@ app = typer.Typer(
 mapping_app = typer.Typer(no_args_is_help=True, help="Look at, sign and compare the weight mapping's rules.")
 app.add_typer(mapping_app, name="mapping")
 
-PortDir = Annotated[Path, typer.Option("--port", help="Folder of the port (or any folder inside it).", show_default=False)]
+PortDir = Annotated[
+    Path, typer.Option("--port", help="Folder of the port (or any folder inside it).", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output; messages on standard error.")]
 HERE = Path(".")
 
@@ -83,7 +85,7 @@ def new(
 def workspace(
     port: PortDir = HERE,
     undo: Annotated[bool, typer.Option("--undo", help="Take the registration edits back, byte for byte.")] = False,
-    at: Annotated[Path | None, typer.Option(help="FastVideo checkout for a worktree (default: from port.toml).")] = None,
+    at: Annotated[Path | None, typer.Option(help="FastVideo checkout for a worktree.")] = None,
     as_json: Json = False,
 ) -> None:
     """Put the port on an isolated FastVideo tree on a branch of its own: fvport workspace --port build/tiny_wan"""
@@ -156,7 +158,7 @@ def check(
 @app.command()
 def gate(
     port: PortDir = HERE,
-    run: Annotated[bool, typer.Option("--run", help="First run every check whose evidence is missing or stale.")] = False,
+    run: Annotated[bool, typer.Option("--run", help="First run what is missing or stale.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the verdict as Markdown.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write the verdict as JUnit XML.")] = None,
     as_json: Json = False,
@@ -186,7 +188,7 @@ def report_(port: PortDir = HERE, as_json: Json = False) -> None:
 @app.command()
 def plan(
     port: PortDir = HERE,
-    sync: Annotated[bool, typer.Option("--sync", help="Bring PLAN, PORT_STATUS, README and docs up to the evidence.")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Bring PLAN, STATUS, README, docs up to date.")] = False,
     as_json: Json = False,
 ) -> None:
     """Progress of PLAN.md, item by item: fvport plan --sync"""

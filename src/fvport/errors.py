@@ -10,7 +10,7 @@ PASS, FAIL, USAGE, BLOCKED = 0, 1, 2, 3
 
 
 class FvportError(Exception):
-    """A user's problem: `what` happened, `where`, and what `todo` about it. Printed as one sentence, never a traceback."""
+    """A user's problem: `what` happened, `where`, and what `todo`. Printed as one sentence, never a traceback."""
 
     exit_code = FAIL
 

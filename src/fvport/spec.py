@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """port.toml as dataclasses: the one declaration that every check reads.
 
-`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root, refuses what it does not know (with the line and
-a suggestion), and returns a `Port`. Nothing heavy is imported here.
+`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root, refuses what it does not know (with the line
+and a suggestion), and returns a `Port`. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -252,13 +252,14 @@ class Port:
         if name not in self.components:
             known = ", ".join(self.components)
             raise UsageError(
-                f'no component "{name}" (there are: {known}).{did_you_mean(name, self.components)}', where=str(self.file)
+                f'no component "{name}" (there are: {known}).{did_you_mean(name, self.components)}',
+                where=str(self.file),
             )
         return self.components[name]
 
 
 def find_port_file(root: Path) -> Path:
-    """The one port.toml under `root` (or under a parent of it); `FVPORT_SLUG` chooses where several ports share a tree."""
+    """The one port.toml under `root` (or a parent of it); `FVPORT_SLUG` chooses where several ports share a tree."""
     import os
 
     root = root.resolve()
@@ -273,7 +274,9 @@ def find_port_file(root: Path) -> Path:
                 raise UsageError(f'FVPORT_SLUG is "{slug}" but {folder} has no port of that name')
         if len(found) > 1:
             names = ", ".join(file.parent.name for file in found)
-            raise UsageError(f"several ports on this tree ({names})", where=str(folder), todo="Choose one with FVPORT_SLUG")
+            raise UsageError(
+                f"several ports on this tree ({names})", where=str(folder), todo="Choose one with FVPORT_SLUG"
+            )
         if found:
             return found[0]
     raise BlockedError("no port here (tests/local_tests/*/port.toml)", where=str(root), todo="Bake one: fvport new")

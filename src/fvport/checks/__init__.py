@@ -36,8 +36,8 @@ def module(name: str) -> Any:
 def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evidence:
     """Run one check and write its record. A missing asset ends as a `blocked` record, a finding as a `fail` one.
 
-    The inputs are read before and after: when something changed underneath, the record is not written (it would speak of
-    a tree that never was).
+    The inputs are read before and after: when something changed underneath, the record is not written (it would speak
+    of a tree that never was).
     """
     options = options or Options()
     check = module(name)

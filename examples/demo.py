@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo`: the main job on a tiny Wan, from nothing to a gate's verdict. A second run does only what is not valid.
+
+official checkpoint -> bake -> prep -> workspace -> mapping signed (as `demo`, visibly) -> every check -> report
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+SLUG = "tiny_wan"
+SIGNED_BY = "demo"
+
+
+def answers(official: Path) -> list[str]:
+    """The demo's answers: transformer and text encoder are ported on purpose although FastVideo has both."""
+    return [
+        "model_name=Tiny Wan",
+        f"model_slug={SLUG}",
+        f"official_weights={official}",
+        "workload_type=t2v",
+        "components=transformer=port,text_encoder=port,vae=reuse,scheduler=reuse",
+        "gate_device=cpu",
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--build", type=Path, default=REPO / "build", help="where everything is made (default: build/)")
+    parser.add_argument("--fresh", action="store_true", help="bake again even when the port is current")
+    parser.add_argument("--only", default="", help="checks to run, such as mapping,keys (default: all)")
+    args = parser.parse_args(argv)
+    return run(args.build.resolve(), fresh=args.fresh, only=[name for name in args.only.split(",") if name])
+
+
+def run(build: Path, *, fresh: bool = False, only: Sequence[str] = ()) -> int:
+    """The whole demo under `build`; returns the gate's exit code."""
+    environment()
+    port = prepare(build, fresh=fresh)
+    checks = only or json.loads(_output(fvport("gate", "--json", "--port", port)))["checks"]
+    for name in [check for check in checks if check != "docs"]:
+        if not fresh and valid(port, name):
+            say(f"{name:12} still valid")
+            continue
+        call(fvport("check", name, "--port", port), check=False)
+    call(fvport("plan", "--sync", "--port", port), quiet=True)
+    if "docs" in checks:
+        call(fvport("check", "docs", "--port", port), check=False)
+    code = call(fvport("gate", "--port", port), check=False)
+    say(f"report: {port / '.fvport' / 'report' / 'index.html'}")
+    return code
+
+
+def prepare(build: Path, *, fresh: bool = False) -> Path:
+    """Checkpoint, bake, prep, workspace, signature. Returns the port's root."""
+    from examples.tiny_wan import make_official
+
+    official = build / "official" / SLUG
+    with step("official checkpoint"):
+        make_official.make(official)
+    port = build / SLUG
+    stamp, mark = template_digest(), build / f".{SLUG}.stamp"
+    if fresh or not port.is_dir() or not mark.is_file() or mark.read_text() != stamp:
+        if port.is_dir():
+            say("the template changed since the last bake: baking again")
+            shutil.rmtree(port)
+        mark.unlink(missing_ok=True)
+        with step("bake"):
+            call(fvport("new", "--no-input", "--output-dir", build, *answers(official)), quiet=True)
+        with step("prep"):
+            call(fvport("prep", "--port", port), quiet=True)
+        with step("workspace"):
+            call(fvport("workspace", "--port", port), quiet=True)
+        with step(f'mapping signed by "{SIGNED_BY}"'):
+            call(fvport("mapping", "review", "--sign", SIGNED_BY, "--port", port), quiet=True)
+        mark.write_text(stamp)
+    return port
+
+
+def environment() -> None:
+    """Every command of the port runs in this Python's environment."""
+    os.environ.setdefault("FVPORT_ENV", str(Path(sys.prefix)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(os.cpu_count() or 1))
+
+
+def template_digest() -> str:
+    """Digest of everything that decides what a bake and its checkpoint look like."""
+    total = hashlib.sha256()
+    roots = [
+        "{{cookiecutter.model_slug}}",
+        "src/fvport/scaffold",
+        "src/fvport/workspace",
+        "examples",
+        "cookiecutter.json",
+    ]
+    for root in (REPO / name for name in roots):
+        files = (
+            [root]
+            if root.is_file()
+            else sorted(p for p in root.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        )
+        for file in files:
+            total.update(str(file.relative_to(REPO)).encode() + b"\0" + file.read_bytes())
+    return total.hexdigest()
+
+
+def valid(port: Path, name: str) -> bool:
+    """True where the record of a check is green and speaks of this tree (the gate's own word for it)."""
+    rows = json.loads(_output(fvport("gate", "--json", "--port", port)))["rows"]
+    return any(row["check"] == name and row["verdict"] == "pass" for row in rows)
+
+
+def fvport(*args: object) -> list[str]:
+    return [sys.executable, "-m", "fvport.cli", *map(str, args)]
+
+
+def call(command: list[str], *, check: bool = True, quiet: bool = False) -> int:
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE if quiet else None, text=True)
+    if check and done.returncode:
+        print(done.stdout or "", file=sys.stderr)
+        raise SystemExit(done.returncode)
+    return done.returncode
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True).stdout
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+class step:
+    """`with step("bake"):` prints the name and how long it took."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        self.clock = time.monotonic()
+        print(f"{self.name} ...", end=" ", flush=True)
+
+    def __exit__(self, *exc: object) -> None:
+        say(f"{time.monotonic() - self.clock:.1f} s" if exc[0] is None else "failed")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
