@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """port.toml as dataclasses: the one declaration that every check reads.
 
-`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root, refuses what it does not know (with the line
-and a suggestion), and returns a `Port`. Nothing heavy is imported here.
+`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root, refuses what it does not know (with the
+line and a suggestion), and returns a `Port`. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
