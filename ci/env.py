@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build the environment of this repository: a venv, uv from its lock, the locked packages, and fvport from this checkout.
+
+Run by `make env` with whatever `python3` there is, so this file needs the standard library only and must still be readable
+by an old Python, which is told in one sentence that it is too old. Skipped when nothing it was built from has changed.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OLDEST, NEWEST = (3, 11), (3, 12)
+BEAT = 15  # seconds between signs of life where the output is no terminal
+
+
+def main(argv=None):
+    """0 when the environment stands, 2 when this machine cannot hold it, else what the failing step returned."""
+    options = arguments(argv)
+    problem = unfit(sys.version_info[:2])
+    if problem:
+        return say("make env: " + problem, 2)
+    stamp = os.path.join(options.venv, ".built-from")
+    wanted = digest(options)
+    if read(stamp) == wanted and os.path.exists(python(options.venv)):
+        return 0
+    say("Building {} (several GB are downloaded the first time; a filled package cache takes about a minute)".format(options.venv))
+    start = time.time()
+    for number, (words, command) in enumerate(steps(options), 1):
+        say("[{}/4] {}".format(number, words))
+        code = run(command)
+        if code:
+            return say("make env: this step failed ({}): {}".format(code, " ".join(command)), code)
+    with open(stamp, "w") as file:
+        file.write(wanted)
+    return say("Environment ready in {:.0f} s: {}".format(time.time() - start, options.venv), 0)
+
+
+def arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--venv", default=os.path.join(ROOT, ".venv"))
+    parser.add_argument("--lock", default=os.path.join(ROOT, "docker", "gate-cpu.lock"))
+    return parser.parse_args(argv)
+
+
+def unfit(version):
+    """One sentence that says why this Python will not do, or nothing."""
+    if OLDEST <= tuple(version) <= NEWEST:
+        return ""
+    return "Python {}.{} will not do; 3.11 or 3.12 is needed: install one and say make PYTHON=python3.12".format(*version)
+
+
+def steps(options):
+    uv = os.path.join(options.venv, "bin", "uv")
+    install = [uv, "pip", "install", "--python", python(options.venv)]
+    return [
+        ("virtual environment", [sys.executable, "-m", "venv", "--clear", options.venv]),
+        ("uv", [python(options.venv), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+         + ["--require-hashes", "-r", os.path.join(ROOT, "docker", "uv.lock")]),
+        ("packages of " + os.path.basename(options.lock),
+         [uv, "pip", "sync", "--python", python(options.venv), "--require-hashes", options.lock]),
+        ("fvport from this checkout", install + ["-q", "--no-deps", "--no-build-isolation", "--editable", ROOT]),
+    ]  # fmt: skip
+
+
+def python(venv):
+    return os.path.join(venv, "bin", "python")
+
+
+def digest(options):
+    """What the environment is built from: the locks, the package's declaration, this script, the interpreter."""
+    total = hashlib.sha256(sys.version.encode())
+    for path in (options.lock, os.path.join(ROOT, "docker", "uv.lock"), os.path.join(ROOT, "pyproject.toml"), __file__):
+        with open(path, "rb") as file:
+            total.update(hashlib.sha256(file.read()).digest())
+    return total.hexdigest()
+
+
+def run(command):
+    """Run one step; where nobody sees uv's progress bars, say every 15 seconds that it still works."""
+    env = index_settings(dict(os.environ))
+    env.setdefault("UV_HTTP_TIMEOUT", "300")
+    try:
+        process = subprocess.Popen(command, env=env)
+    except OSError as error:
+        return say(str(error), 1)
+    start = time.time()
+    while True:
+        try:
+            return process.wait(timeout=None if sys.stderr.isatty() else BEAT)
+        except subprocess.TimeoutExpired:
+            say("      ... {:.0f} s".format(time.time() - start))
+        except KeyboardInterrupt:
+            process.wait()
+            return say("interrupted; the next make env starts afresh", 130)
+
+
+def index_settings(env):
+    """uv reads no pip.conf: hand it pip's index and certificates, where pip has any and uv has not."""
+    for option, theirs in (("index-url", "UV_DEFAULT_INDEX"), ("cert", "SSL_CERT_FILE")):
+        if theirs in env or (theirs == "UV_DEFAULT_INDEX" and "UV_INDEX_URL" in env):
+            continue
+        value = env.get("PIP_" + option.upper().replace("-", "_")) or pip_option("global." + option, env)
+        if value:
+            env[theirs] = value
+    return env
+
+
+def pip_option(name, env):
+    if not shutil.which("pip3"):
+        return ""
+    done = subprocess.run(["pip3", "config", "get", name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+    return done.stdout.decode().strip() if done.returncode == 0 else ""
+
+
+def read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def say(text, code=None):
+    print(text, file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
