@@ -1,0 +1,411 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The alignment gate: evidence in, verdict out. It runs nothing, imports no model library, and trusts no record's word.
+
+A record counts when its seal fits, its inputs are the ones that the check names now, each of their digests is what the
+tree gives now, its verdict follows from its items, everything that had to run has a passed item, and it was made at the
+required scale and on the required device. Everything else is red and says what to run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fvport import evidence as ev
+from fvport import planfile
+from fvport.errors import BlockedError, FvportError, UsageError
+from fvport.spec import CHECKS, Port, Waiver
+
+TITLES = {
+    "mapping": "mapping rules explicit and reviewed",
+    "keys": "missing / unexpected keys resolved",
+    "config": "configs, schedules and token ids equal the official ones",
+    "conversion": "load tree loads whole through the production loader",
+    "parity": "component parity passing",
+    "smoke": "imports, registry and class resolution are the port's",
+    "pipeline": "pipeline parity passing",
+    "ssim": "SSIM regression passing",
+    "example": "example generates the expected video",
+    "docs": "documentation updated",
+    "boundary": "no foreign class, secret, weight or placeholder in the port",
+}
+ORDER = ("boundary", *(name for name in CHECKS if name not in ("boundary", "docs")), "docs")  # cheap before dear
+ON_DEVICE = ("parity", "pipeline", "ssim", "example")  # what must have run on the device that the port requires
+
+
+@dataclass
+class Row:
+    """One check's line of the gate. `state` says what its record is worth, `verdict` what the gate makes of it."""
+
+    check: str
+    title: str
+    verdict: str = "blocked"  # pass | fail | blocked | waived
+    state: str = "missing"  # missing | stale | refused | current
+    status: str = "blocked"  # FastVideo's word: non_skip_pass, debug_red, blocked, scaffold_skip
+    device: str = ""
+    scale: str = ""
+    seconds: float = 0.0
+    commit: str = ""
+    dirty: bool = False
+    reasons: list[str] = field(default_factory=list)
+    todo: str = ""
+    waiver: str = ""
+    record: ev.Evidence | None = field(default=None, repr=False)
+
+    def passed(self, name: str = "") -> bool:
+        """Whether the check passed, or the one component or item of it that `name` names."""
+        if self.state != "current" or self.record is None:
+            return False
+        if not name:
+            return self.verdict == "pass"
+        mine = [item for item in self.record.items if _speaks_of(item, name)]
+        return bool(mine) and all(item.verdict == "pass" for item in mine)
+
+    def to_json(self) -> dict[str, Any]:
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "record"}
+        items = self.record.items if self.record else []
+        counts = {word: sum(item.verdict == word for item in items) for word in ev.VERDICTS}
+        return {**data, "items": counts, "notes": self.record.notes if self.record else []}
+
+
+@dataclass
+class Verdict:
+    """What the gate says of a port, with everything that a person needs to believe it."""
+
+    port: str
+    model: str
+    rows: list[Row]
+    workspace: str = ""
+    branch: str = ""
+    commit: str = ""
+    dirty: bool = False
+    requires: dict[str, str] = field(default_factory=dict)
+    plan: list[dict[str, Any]] = field(default_factory=list)  # {section, text, ticked, gate, done}
+    signatures: list[dict[str, str]] = field(default_factory=list)
+    risks: list[str] = field(default_factory=list)
+    root: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """fail if a row failed, blocked if one could not count or there is none, else pass (a waived row counts)."""
+        words = {row.verdict for row in self.rows}
+        if "fail" in words:
+            return "fail"
+        return "pass" if words and words <= {"pass", "waived"} else "blocked"
+
+    @property
+    def red(self) -> list[Row]:
+        order = {name: number for number, name in enumerate(ORDER)}
+        rows = [row for row in self.rows if row.verdict in ("fail", "blocked")]
+        return sorted(rows, key=lambda row: (row.verdict != "fail", order.get(row.check, 99)))
+
+    @property
+    def next_step(self) -> str:
+        if self.red:
+            row = self.red[0]
+            return row.todo or f"fvport check {row.check}"
+        return "fvport handoff final"
+
+    @property
+    def summary(self) -> str:
+        counts = {word: sum(row.verdict == word for row in self.rows) for word in ("pass", "fail", "blocked", "waived")}
+        return ", ".join(f"{number} {word}" for word, number in counts.items() if number) or "no checks"
+
+    def row(self, check: str) -> Row | None:
+        return next((row for row in self.rows if row.check == check), None)
+
+    def to_json(self) -> dict[str, Any]:
+        head = {"schema": 1, "port": self.port, "model": self.model, "verdict": self.verdict, "summary": self.summary}
+        tail = {
+            name: getattr(self, name)
+            for name in (
+                "next_step",
+                "workspace",
+                "branch",
+                "commit",
+                "dirty",
+                "requires",
+                "plan",
+                "signatures",
+                "risks",
+            )
+        }
+        return {**head, "rows": [row.to_json() for row in self.rows], **tail}
+
+
+def decide(port: Port) -> Verdict:
+    """The verdict from the evidence alone: reads records and the tree, runs nothing, takes well under a second."""
+    cache: dict[str, str] = {}
+    rows = [_row(port, name, cache) for name in port.gate.checks]
+    today = datetime.date.today()
+    for row in rows:
+        _waive(port, row, today)
+    commit, dirty = ev.git_state(port.root)
+    return Verdict(
+        port=port.slug,
+        model=port.port.model,
+        rows=rows,
+        workspace=str(port.root),
+        branch=_branch(port),
+        commit=commit,
+        dirty=dirty,
+        requires={"device": port.gate.require_device, "scale": port.gate.require_scale},
+        plan=_plan(port, rows),
+        signatures=_signatures(port),
+        risks=_risks(port, rows, commit, dirty, today),
+        root=str(port.root),
+    )
+
+
+def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verdict:
+    """Run every check whose record is missing, stale, refused or blocked, cheap before dear, then decide.
+
+    A check that is red stays red and is not run again (nothing that it read has changed); the later ones still run, so
+    one call shows all there is to fix. `say` gets one line before and after each check (default: standard error).
+    """
+    from fvport import checks
+
+    say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    names = [name for name in ORDER if name in port.gate.checks]
+    cache: dict[str, str] = {}
+    todo = [name for name in names if _worth_running(_row(port, name, cache), port)]
+    for number, name in enumerate(todo, 1):
+        say(f"[{number}/{len(todo)}] {name}: {TITLES[name]} ...")
+        clock = time.monotonic()
+        try:
+            word = checks.run_check(port, name).verdict
+        except UsageError:
+            raise
+        except FvportError as error:
+            word = f"blocked: {error}"
+        say(f"[{number}/{len(todo)}] {name}: {word} ({time.monotonic() - clock:.1f} s)")
+    return decide(port)
+
+
+def _worth_running(row: Row, port: Port) -> bool:
+    """Not what is settled, and not what only another device could settle."""
+    if row.state != "current":
+        return True
+    wrong_device = row.record is not None and row.record.verdict == "pass" and row.check in ON_DEVICE
+    if row.verdict == "blocked" and wrong_device and row.device != port.gate.require_device:
+        return port.gate.require_device == "cuda" and os.path.exists("/dev/nvidiactl")
+    return row.verdict == "blocked"
+
+
+# --- one row ---------------------------------------------------------------------------------------------------------
+
+
+def _row(port: Port, name: str, cache: dict[str, str]) -> Row:
+    from fvport import checks
+
+    row = Row(name, TITLES[name], todo=f"fvport check {name}")
+    try:
+        record = ev.read(port, name)
+    except UsageError as error:
+        row.verdict, row.state, row.status = "fail", "refused", "debug_red"
+        row.reasons.append(f"refused: {error.what}")
+        return row
+    if record is None:
+        row.reasons.append("never run: there is no record")
+        return row
+    row.record, row.status, row.scale, row.seconds = record, record.status, record.scale, record.seconds
+    row.device, row.commit, row.dirty = str(record.device.get("kind", "none")), record.commit, record.dirty
+    if (record.check, record.port) != (name, port.slug):
+        row.verdict, row.state = "fail", "refused"
+        row.reasons.append(f'refused: the record is of check "{record.check}" of port "{record.port}"')
+        return row
+    try:
+        module = checks.module(name)
+        stale = _stale(port, record, module.inputs(port), cache)
+        if not stale and hasattr(module, "outdated"):
+            stale = module.outdated(port)
+        expected = module.expected(port)
+    except (FvportError, ImportError, AttributeError) as error:
+        row.reasons.append(f"cannot be judged: {error}")
+        return row
+    if stale:
+        row.verdict, row.state = "blocked", "stale"
+        row.reasons += stale
+        return row
+    row.state = "current"
+    _judge(port, row, record, expected)
+    return row
+
+
+def _stale(port: Port, record: ev.Evidence, names: list[str], cache: dict[str, str]) -> list[str]:
+    """Why the record does not speak of this tree: the inputs it should have, and what each of them is now."""
+    wanted = set(names)
+    if not wanted:
+        return ["the check names no input, so nothing ties its record to this tree"]
+    reasons = []
+    if missing := sorted(wanted - set(record.inputs)):
+        reasons.append(f"stale: the record says nothing of {_some(missing)}")
+    if extra := sorted(set(record.inputs) - wanted):
+        reasons.append(f"stale: the record was made from {_some(extra)}, which the check no longer reads")
+    for name in wanted - set(cache):
+        cache[name] = ev.digest(port, name)
+    changed = sorted(name for name in wanted & set(record.inputs) if cache[name] != record.inputs[name])
+    if changed:
+        reasons.append(f"stale: {_some(changed)} changed since it ran")
+    return reasons
+
+
+def _judge(port: Port, row: Row, record: ev.Evidence, expected: list[str]) -> None:
+    """Verdict of a record that speaks of this tree."""
+    failed = [item for item in record.items if item.verdict == "fail"]
+    blocked = [item for item in record.items if item.verdict == "blocked"]
+    silent = [
+        name
+        for name in expected
+        if not any(i.verdict == "pass" and name in (i.component, i.name) for i in record.items)
+    ]
+    row.reasons += [_sentence(item) for item in failed + blocked]
+    row.todo = next((item.todo for item in failed + blocked if item.todo), row.todo)
+    row.verdict = record.verdict
+    failing = {name for item in failed for name in (item.component, item.name)}
+    unrun = [name for name in silent if name not in failing]
+    if unrun:
+        row.reasons.append(f"not run: {_some(unrun)} (no passed item of that name; a skip is no pass)")
+    if row.verdict == "pass" and not record.items:
+        row.verdict = "blocked"
+    if row.verdict == "pass" and silent:
+        row.verdict, row.status = "blocked", "scaffold_skip"
+    if port.gate.require_scale == "full" and record.scale != "full":
+        row.reasons.append(f"made at scale {record.scale}, the gate requires full")
+        row.verdict = "fail"
+    needed = port.gate.require_device
+    if row.check in ON_DEVICE and row.device != needed:
+        row.reasons.append(f"made on {row.device}, the gate requires {needed}: shown, does not count")
+        row.todo = f"fvport check {row.check} --device {needed}" if row.verdict == "pass" else row.todo
+        row.verdict = "blocked" if row.verdict == "pass" else row.verdict
+
+
+def _speaks_of(item: ev.Item, name: str) -> bool:
+    return name in (item.component, item.name) or item.name.startswith((f"{name}:", f"{name} "))
+
+
+def _sentence(item: ev.Item) -> str:
+    return f"{item.name}: {item.reason}" if item.reason and item.name not in item.reason else item.reason or item.name
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+# --- waivers ---------------------------------------------------------------------------------------------------------
+
+
+def _waive(port: Port, row: Row, today: datetime.date) -> None:
+    """An accepted blocker turns a red row to `waived`, in sight; a refused record cannot be waived."""
+    waivers = [waiver for waiver in port.waivers if waiver.check == row.check]
+    if row.verdict not in ("fail", "blocked") or not waivers:
+        return
+    for waiver in waivers:
+        problem = waiver_problem(port, waiver, today)
+        if row.state == "refused":
+            problem = "a record that was changed by hand cannot be waived"
+        if problem:
+            row.reasons.append(f"waiver {waiver.id} does not hold: {problem}")
+            continue
+        row.verdict, row.waiver = "waived", waiver.id
+        row.reasons.append(f"waived by {waiver.approved_by} until {waiver.expires} ({waiver.id}): {waiver.reason}")
+        return
+
+
+def waiver_problem(port: Port, waiver: Waiver, today: datetime.date) -> str:
+    """Why a waiver does not hold, or ''."""
+    if waiver.expires < today:
+        return f"it expired on {waiver.expires}"
+    if not waiver.reason.strip() or not waiver.approved_by.strip():
+        return "it needs a reason and the name of who approved it"
+    if not re.fullmatch(r"E\d{3,}", waiver.id):
+        return f'its id must look like E001, is "{waiver.id}"'
+    status = port.folder / "PORT_STATUS.md"
+    text = status.read_text(encoding="utf-8") if status.is_file() else ""
+    if not re.search(rf"^\|\s*`?{waiver.id}`?\s*\|", text, flags=re.MULTILINE):
+        return f"PORT_STATUS.md has no row {waiver.id}"
+    return ""
+
+
+# --- what else a reader must know ------------------------------------------------------------------------------------
+
+
+def _branch(port: Port) -> str:
+    """The branch from .git, without starting git: `ref: refs/heads/<branch>`; '' when detached or no git tree."""
+    git = port.root / ".git"
+    try:
+        if git.is_file():  # a worktree: the file names its git directory
+            git = (port.root / git.read_text().removeprefix("gitdir:").strip()).resolve()
+        return (git / "HEAD").read_text().strip().removeprefix("ref: refs/heads/")
+    except OSError:
+        return ""
+
+
+def _plan(port: Port, rows: list[Row]) -> list[dict[str, Any]]:
+    return [{**item.to_json(), "done": done(item, rows)} for item in planfile.read(port.folder / "PLAN.md")]
+
+
+def done(item: planfile.PlanItem, rows: list[Row]) -> bool:
+    """Evidence decides for an item that names checks; a person's tick for any other."""
+    if not item.gate:
+        return item.ticked
+    return all(_passed(rows, *name.partition("/")[::2]) for name in item.gate)
+
+
+def _passed(rows: list[Row], check: str, name: str) -> bool:
+    return any(row.check == check and row.passed(name) for row in rows)
+
+
+def _signatures(port: Port) -> list[dict[str, str]]:
+    return [
+        {"component": name, "by": c.mapping.signed_by, "on": c.mapping.signed_on, "digest": c.mapping.digest}
+        for name, c in port.components.items()
+        if c.has_weights and c.mode == "port"
+    ]
+
+
+def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetime.date) -> list[str]:
+    """What a green gate does not say by itself, in plain sentences."""
+    risks = [f"{row.check} is waived ({row.waiver})" for row in rows if row.waiver]
+    for waiver in port.waivers:
+        if problem := waiver_problem(port, waiver, today):
+            risks.append(f"waiver {waiver.id} does not hold: {problem}")
+    if left_out := [name for name in CHECKS if name not in port.gate.checks]:
+        risks.append(f"port.toml leaves {', '.join(left_out)} out of the gate")
+    if port.gate.require_device != "cuda":
+        risks.append(f"the gate asks for {port.gate.require_device} evidence only: nothing here was seen on a GPU")
+    if port.gate.require_scale != "full":
+        risks.append("the gate asks for tiny-twin evidence only: the real weights were not compared")
+    for name, c in port.components.items():
+        if c.tolerance.mode == "fixed":
+            risks.append(
+                f"{name}: fixed tolerance (atol {c.tolerance.atol:g}, rtol {c.tolerance.rtol:g}): {c.tolerance.reason}"
+            )
+        if c.mode == "external":
+            risks.append(f"{name}: external wrapper: {c.reason}")
+        risks += [f"{name}: official keys {key} are not loaded: {why}" for key, why in c.mapping.exclude.items()]
+        risks += [f"{name}: config field {key} is ignored: {why}" for key, why in c.config_ignored.items()]
+    if dirty:
+        risks.append("the tree has changes that are not committed")
+    older = sorted({row.check for row in rows if row.state == "current" and row.commit and row.commit != commit})
+    if older:
+        risks.append(f"{', '.join(older)} ran at another commit; what they read has not changed since")
+    for row in rows:
+        if row.record and row.state == "current":
+            risks += [f"{row.check}: {note}" for note in row.record.notes]
+    return risks
+
+
+def require(port: Port) -> Verdict:
+    """The verdict, or BlockedError where the port has no evidence at all (for tools that need some)."""
+    verdict = decide(port)
+    if all(row.record is None for row in verdict.rows):
+        raise BlockedError("there is no evidence yet", where=str(port.root), todo="Run: fvport gate --run")
+    return verdict
