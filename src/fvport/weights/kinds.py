@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-LANGUAGE = LANGUAGE
+LANGUAGE = r"T5|CLIPText|CLIPModel|Bert|Roberta|Llama|Qwen|Gemma|Mistral|GPT|Glm|Phi\d|TextEncoder|TextModel|CausalLM"
 # Ordered: the first whose words are found decides. The class is asked before the name, because a release chooses its
 # component names freely ("text_encoder_2", "prompt_model") while classes follow their library's habits.
 BY_CLASS = (
@@ -15,17 +15,11 @@ BY_CLASS = (
     ("vocoder", r"Vocoder|HifiGan|HiFiGAN|BigVGAN|Vocos"),
     ("upsampler", r"Upsampl|Upscal"),
     ("vae", r"Autoencoder|VAE|VQModel|VQGAN|MoVQ|Oobleck"),
-    (
-        "image_encoder",
-        r"(CLIP|Siglip|D[Ii][Nn][Oo]v|ViT|Image|Redux)\w*(Vision|Image)|Dinov\d|ViTModel",
-    ),
+    ("image_encoder", r"(CLIP|Siglip|D[Ii][Nn][Oo]v|ViT|Image|Redux)\w*(Vision|Image)|Dinov\d|ViTModel"),
     ("audio_encoder", r"Wav2Vec|Whisper|HuBERT|Hubert|AudioEncoder|ClapModel|ClapAudio|EncodecModel"),
     ("conditioner", r"Connector|Conditioner|Projection(Net|Model)?$|ImageProjection|Adapter$"),
     ("dit", r"Transformer\w*Model$|UNet\w*|DiT\w*|Prior\w*|ControlNet\w*"),
-    (
-        "text_encoder",
-        LANGUAGE,
-    ),
+    ("text_encoder", LANGUAGE),
 )
 BY_NAME = (
     ("tokenizer", r"tokenizer"),
