@@ -7,11 +7,11 @@ Every parameter is random, also those that the libraries initialise to zeros or 
 forgotten norm weight, bias or table changes nothing and a wrong port looks right. The same seed and library versions
 make the same bytes; a folder that is already valid is left alone.
 
-The scheduler is FlowMatchEulerDiscreteScheduler (shift 3.0) where real Wan ships UniPCMultistepScheduler (flow_prediction,
-use_flow_sigmas, flow_shift): measured with diffusers 0.42.1, FastVideo 0.2.1's class of that name refuses three keys of
-the official JSON (sigma_min, sigma_max, shift_terminal: TypeError), and without them its timesteps differ by up to 3, its
-sigmas by up to 2.8e-3 and a step by up to 1.5e-2. FastVideo's FlowMatchEuler equals diffusers' exactly (timesteps, sigmas,
-every step, at 2, 7 and 50 steps).
+The scheduler is FlowMatchEulerDiscreteScheduler (shift 3.0) where real Wan ships UniPCMultistepScheduler
+(flow_prediction, use_flow_sigmas, flow_shift). Measured with diffusers 0.42.1: FastVideo 0.2.1's class of that name
+refuses three keys of the official JSON (sigma_min, sigma_max, shift_terminal: TypeError), and without them its timesteps
+differ by up to 3, its sigmas by up to 2.8e-3 and a step by up to 1.5e-2. FastVideo's FlowMatchEuler equals diffusers'
+exactly (timesteps, sigmas, every step, at 2, 7 and 50 steps).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ TEXT_ENCODER = {
     "relative_attention_max_distance": 40,
     "feed_forward_proj": "gated-gelu",
 }
-VAE = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 1, 1, 2], "num_res_blocks": 1}
+VAE = {"base_dim": 8, "z_dim": 16, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 SCHEDULER = {"shift": 3.0}
 WORDS = """a an the of in on at with and over under through runs run fox cat dog bird tree river city street night
 day light rain snow sea sky red blue green gold old young slow fast camera shot close wide quiet bright dark dance"""
@@ -143,7 +143,7 @@ def randomise(model: Any, name: str, seed: int = 0) -> Any:
 
 
 def _scale(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Mean and standard deviation for a parameter: norms near one, biases and tables not zero, the rest of unit gain."""
+    """Mean and deviation for a parameter: norms near one, biases and tables not zero, the rest of unit gain."""
     leaf = key.rsplit(".", 1)[-1]
     if leaf == "bias":
         return 0.0, 0.2
