@@ -9,7 +9,7 @@ make the same bytes; a folder that is already valid is left alone.
 
 The scheduler is FlowMatchEulerDiscreteScheduler (shift 3.0) where real Wan ships UniPCMultistepScheduler
 (flow_prediction, use_flow_sigmas, flow_shift). Measured with diffusers 0.42.1: FastVideo 0.2.1's class of that name
-refuses three keys of the official JSON (sigma_min, sigma_max, shift_terminal: TypeError), and without them its timesteps
+refuses three keys of the official JSON (sigma_min, sigma_max, shift_terminal: TypeError); without them its timesteps
 differ by up to 3, its sigmas by up to 2.8e-3 and a step by up to 1.5e-2. FastVideo's FlowMatchEuler equals diffusers'
 exactly (timesteps, sigmas, every step, at 2, 7 and 50 steps).
 """
