@@ -28,16 +28,18 @@ def main(argv=None):
     wanted = digest(options)
     if read(stamp) == wanted and os.path.exists(python(options.venv)):
         return 0
-    say("Building {} (several GB are downloaded the first time; a filled package cache takes about a minute)".format(options.venv))
+    say(
+        f"Building {options.venv} (several GB are downloaded the first time; a filled package cache takes about a minute)"
+    )
     start = time.time()
     for number, (words, command) in enumerate(steps(options), 1):
-        say("[{}/4] {}".format(number, words))
+        say(f"[{number}/4] {words}")
         code = run(command)
         if code:
             return say("make env: this step failed ({}): {}".format(code, " ".join(command)), code)
     with open(stamp, "w") as file:
         file.write(wanted)
-    return say("Environment ready in {:.0f} s: {}".format(time.time() - start, options.venv), 0)
+    return say(f"Environment ready in {time.time() - start:.0f} s: {options.venv}", 0)
 
 
 def arguments(argv):
@@ -51,7 +53,9 @@ def unfit(version):
     """One sentence that says why this Python will not do, or nothing."""
     if OLDEST <= tuple(version) <= NEWEST:
         return ""
-    return "Python {}.{} will not do; 3.11 or 3.12 is needed: install one and say make PYTHON=python3.12".format(*version)
+    return "Python {}.{} will not do; 3.11 or 3.12 is needed: install one and say make PYTHON=python3.12".format(
+        *version
+    )
 
 
 def steps(options):
@@ -93,7 +97,7 @@ def run(command):
         try:
             return process.wait(timeout=None if sys.stderr.isatty() else BEAT)
         except subprocess.TimeoutExpired:
-            say("      ... {:.0f} s".format(time.time() - start))
+            say(f"      ... {time.time() - start:.0f} s")
         except KeyboardInterrupt:
             process.wait()
             return say("interrupted; the next make env starts afresh", 130)
