@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the environment of this repository: a venv, uv from its lock, the locked packages, and fvport from this checkout.
+"""Build this repository's environment: a venv, uv from its lock, the locked packages, fvport from this checkout.
 
-Run by `make env` with whatever `python3` there is, so this file needs the standard library only and must still be readable
-by an old Python, which is told in one sentence that it is too old. Skipped when nothing it was built from has changed.
+Run by `make env` with whatever `python3` there is, so this file needs the standard library only and must be readable by
+an old Python, which is told in one sentence that it is too old. Skipped when nothing it was built from has changed.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST, NEWEST = (3, 11), (3, 12)
+PIP = ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r"]
 BEAT = 15  # seconds between signs of life where the output is no terminal
 
 
@@ -28,9 +29,7 @@ def main(argv=None):
     wanted = digest(options)
     if read(stamp) == wanted and os.path.exists(python(options.venv)):
         return 0
-    say(
-        f"Building {options.venv} (several GB are downloaded the first time; a filled package cache takes about a minute)"
-    )
+    say(f"Building {options.venv} (the first time, several GB are downloaded; later about a minute)")
     start = time.time()
     for number, (words, command) in enumerate(steps(options), 1):
         say(f"[{number}/4] {words}")
@@ -53,9 +52,7 @@ def unfit(version):
     """One sentence that says why this Python will not do, or nothing."""
     if OLDEST <= tuple(version) <= NEWEST:
         return ""
-    return "Python {}.{} will not do; 3.11 or 3.12 is needed: install one and say make PYTHON=python3.12".format(
-        *version
-    )
+    return "Python {}.{} will not do; 3.11 or 3.12 is needed; then: make PYTHON=python3.12".format(*version)
 
 
 def steps(options):
@@ -63,12 +60,13 @@ def steps(options):
     install = [uv, "pip", "install", "--python", python(options.venv)]
     return [
         ("virtual environment", [sys.executable, "-m", "venv", "--clear", options.venv]),
-        ("uv", [python(options.venv), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-         + ["--require-hashes", "-r", os.path.join(ROOT, "docker", "uv.lock")]),
-        ("packages of " + os.path.basename(options.lock),
-         [uv, "pip", "sync", "--python", python(options.venv), "--require-hashes", options.lock]),
-        ("fvport from this checkout", install + ["-q", "--no-deps", "--no-build-isolation", "--editable", ROOT]),
-    ]  # fmt: skip
+        ("uv", [python(options.venv), *PIP, os.path.join(ROOT, "docker", "uv.lock")]),
+        (
+            "packages of " + os.path.basename(options.lock),
+            [uv, "pip", "sync", "--python", python(options.venv), "--require-hashes", options.lock],
+        ),
+        ("fvport from this checkout", [*install, "-q", "--no-deps", "--no-build-isolation", "--editable", ROOT]),
+    ]
 
 
 def python(venv):
@@ -117,7 +115,9 @@ def index_settings(env):
 def pip_option(name, env):
     if not shutil.which("pip3"):
         return ""
-    done = subprocess.run(["pip3", "config", "get", name], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+    done = subprocess.run(
+        ["pip3", "config", "get", name], check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env
+    )
     return done.stdout.decode().strip() if done.returncode == 0 else ""
 
 
