@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Generate one {{ "video" if p.workload.endswith("2v") else ("image" if p.workload.endswith("2i") else "audio clip") }} with {{ p.pipeline_class }}.
+
+    python examples/inference/basic/basic_{{ p.slug }}.py --output outputs
+"""
+import argparse
+
+from fastvideo import VideoGenerator
+
+MODEL = {{ (p.hub_id or ("converted_weights/" ~ p.slug)) | pyrepr }}
+PROMPT = {{ p.prompts[0] | pyrepr }}
+NEGATIVE_PROMPT = {{ p.negative_prompt | pyrepr }}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL, help="folder or hub id")
+    parser.add_argument("--prompt", default=PROMPT)
+    parser.add_argument("--negative-prompt", default=NEGATIVE_PROMPT)
+    parser.add_argument("--output", default="outputs", help="folder, or a file that does not exist yet")
+    parser.add_argument("--seed", type=int, default={{ p.seeds[0] }})
+    parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("--fps", type=int, default={{ p.fps }})
+{% for name, value in p.call.items() %}
+{% if value is number %}
+    parser.add_argument("--{{ name | replace("_", "-") }}", type={{ "float" if value is float else "int" }}, default={{ value | pyrepr }})
+{% endif %}
+{% endfor %}
+    args = vars(parser.parse_args())
+
+    generator = VideoGenerator.from_pretrained(args.pop("model"), num_gpus=args.pop("num_gpus"))
+    result = generator.generate_video(args.pop("prompt"), output_path=args.pop("output"), save_video=True, **args)
+    print(f"written: {result['video_path']}")
+    generator.shutdown()
+
+
+if __name__ == "__main__":
+    main()

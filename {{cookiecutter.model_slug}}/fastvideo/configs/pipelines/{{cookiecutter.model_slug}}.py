@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+{% set encoders = p.text_encoders | selectattr("mode", "ne", "passthrough") | list %}
+{% set images = p.components | selectattr("kind", "equalto", "image_encoder") | list %}
+{% set wan_text = p.official_pipeline.startswith("Wan") %}
+{% set shift = none %}
+{% if p.scheduler and not p.scheduler.config.get("use_dynamic_shifting") %}
+{% set shift = p.scheduler.config.get("flow_shift", p.scheduler.config.get("shift")) %}
+{% endif %}
+{% set repeat = " * " ~ (encoders | length) if encoders | length > 1 else "" %}
+{% set dtypes = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"} %}
+"""Configuration of {{ p.pipeline_class }}: its components, and the defaults of the official pipeline and checkpoint."""
+{% if wan_text %}
+import html
+import re
+{% endif %}
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from fastvideo.configs.models import DiTConfig, EncoderConfig{{ ", VAEConfig" if p.vae }}
+from {{ p.dit.config_module }} import {{ p.dit.config_class }}
+from fastvideo.configs.models.encoders import BaseEncoderOutput
+{% for c in (encoders + images) | unique(attribute="config_class") %}
+from {{ c.config_module }} import {{ c.config_class }}
+{% endfor %}
+{% if p.vae %}
+from {{ p.vae.config_module }} import {{ p.vae.config_class }}
+{% endif %}
+from fastvideo.configs.pipelines.base import PipelineConfig
+{% if encoders %}
+
+TEXT_LENGTH = {{ p.defaults.get("max_sequence_length", (512, ""))[0] }}  # {{ p.defaults.get("max_sequence_length", (512, "not known from the official call; FastVideo's own"))[1] }}
+
+
+{% if wan_text %}
+def clean_prompt(prompt: str) -> str:
+    """The official pipeline's cleaning: repaired encoding, HTML entities resolved, runs of white space as one blank."""
+    try:
+        import ftfy
+        prompt = ftfy.fix_text(prompt)
+    except ImportError:  # optional for the official pipeline as well
+        pass
+    prompt = html.unescape(html.unescape(prompt)).strip()
+    return re.sub(r"\s+", " ", prompt).strip()
+
+
+def valid_tokens(outputs: BaseEncoderOutput) -> torch.Tensor:
+    """Hidden states of the real tokens, zeros up to TEXT_LENGTH: (batch, TEXT_LENGTH, width)."""
+    hidden, mask = outputs.last_hidden_state, outputs.attention_mask
+    if hidden is None or mask is None:
+        raise ValueError("the text encoder must return last_hidden_state and attention_mask")
+    padded = hidden.new_zeros(hidden.shape[0], TEXT_LENGTH, hidden.shape[-1])
+    for row, length in enumerate(mask.gt(0).sum(dim=1).tolist()):
+        padded[row, :length] = hidden[row, :length]
+    return padded
+{% else %}
+# FVPORT-DECIDE: how {{ p.official_pipeline or "the official pipeline" }} cleans a prompt and which hidden states it hands on; this keeps the text as it is and takes the last state.
+def clean_prompt(prompt: str) -> str:
+    return prompt
+
+
+def valid_tokens(outputs: BaseEncoderOutput) -> torch.Tensor:
+    """The encoder's last hidden state: (batch, tokens, width)."""
+    if outputs.last_hidden_state is None:
+        raise ValueError("the text encoder must return last_hidden_state")
+    return outputs.last_hidden_state
+{% endif %}
+
+
+def text_encoders() -> tuple[EncoderConfig, ...]:
+{% if encoders | length == 1 %}
+    return ({{ encoders[0].config_class }}(), )
+{% else %}
+    return (
+{% for c in encoders %}
+        {{ c.config_class }}(),
+{% endfor %}
+    )
+{% endif %}
+{% endif %}
+
+
+@dataclass
+class {{ p.pipeline_config_class }}(PipelineConfig):
+    """Defaults are the official pipeline's and its checkpoint's; precisions are what the stages really compute in."""
+
+    dit_config: DiTConfig = field(default_factory={{ p.dit.config_class }})
+{% if p.vae %}
+    vae_config: VAEConfig = field(default_factory={{ p.vae.config_class }})
+{% endif %}
+    vae_tiling: bool = False
+    vae_sp: bool = False
+
+{% if shift is not none %}
+    flow_shift: float | None = {{ shift }}  # {{ p.scheduler.folder }}/scheduler_config.json
+{% else %}
+    flow_shift: float | None = None  # the checkpoint's scheduler keeps its own schedule
+{% endif %}
+{% if encoders %}
+
+    text_encoder_configs: tuple[EncoderConfig, ...] = field(default_factory=text_encoders)
+    text_encoder_max_lengths: tuple[int, ...] = (TEXT_LENGTH, ){{ repeat }}
+    preprocess_text_funcs: tuple[Callable[[str], str], ...] = (clean_prompt, ){{ repeat }}
+    postprocess_text_funcs: tuple[Callable[[BaseEncoderOutput], torch.Tensor], ...] = (valid_tokens, ){{ repeat }}
+{% else %}
+
+    text_encoder_configs: tuple[EncoderConfig, ...] = ()
+    preprocess_text_funcs: tuple[Callable[[str], str], ...] = ()
+    postprocess_text_funcs: tuple[Callable[[BaseEncoderOutput], torch.Tensor], ...] = ()
+{% endif %}
+{% for c in images[:1] %}
+    image_encoder_config: EncoderConfig = field(default_factory={{ c.config_class }})
+{% endfor %}
+
+{% set stored = (p.dit.tensors.values() | list)[0][0] if p.dit.tensors else "BF16" %}
+    dit_precision: str = "{{ "fp32" if p.gate_device == "cpu" else dtypes.get(stored, "bf16") }}"
+    vae_precision: str = "fp32"
+    vae_decode_precision: str | None = "fp32"
+    text_encoder_precisions: tuple[str, ...] = {{ '("fp32", )' ~ repeat if encoders else "()" }}
+{% if p.vae %}
+
+    def __post_init__(self) -> None:
+        # Both halves, so that the load covers every tensor of the checkpoint.
+        self.vae_config.load_encoder = True
+        self.vae_config.load_decoder = True
+{% endif %}

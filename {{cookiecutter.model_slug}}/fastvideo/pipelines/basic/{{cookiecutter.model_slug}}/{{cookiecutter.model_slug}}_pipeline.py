@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+{% set encoders = p.text_encoders | selectattr("mode", "ne", "passthrough") | list %}
+{% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="name") | list %}
+{% set tokenizers = encoders | map(attribute="tokenizer") | select | list %}
+{% set experts = p.components | selectattr("name", "equalto", "transformer_2") | list %}
+"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and one of its own."""
+
+from fastvideo.fastvideo_args import FastVideoArgs
+from fastvideo.pipelines import ComposedPipelineBase, LoRAPipeline
+from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}DenoisingStage
+from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
+                                        TextEncodingStage, TimestepPreparationStage)
+
+
+class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
+    """Runs with the scheduler that the checkpoint names; nothing replaces it."""
+
+    is_video_pipeline = {{ p.workload.endswith("2v") }}
+    _required_config_modules = [
+{% for name in tokenizers + names %}
+        "{{ name }}",
+{% endfor %}
+    ]
+
+    def create_pipeline_stages(self, fastvideo_args: FastVideoArgs) -> None:
+        scheduler, transformer = self.get_module("scheduler"), self.get_module("{{ p.dit.name }}")
+
+        self.add_stage("input_validation_stage", InputValidationStage())
+{% if encoders %}
+        encoders = [
+{% for c in encoders %}
+            self.get_module("{{ c.name }}"),
+{% endfor %}
+        ]
+        tokenizers = [
+{% for c in encoders %}
+            self.get_module("{{ c.tokenizer }}"),
+{% endfor %}
+        ]
+        self.add_stage("prompt_encoding_stage", TextEncodingStage(text_encoders=encoders, tokenizers=tokenizers))
+{% endif %}
+{% if p.workload not in ("t2v", "t2i") %}
+        # FVPORT-DECIDE: the official pipeline's stages for {{ p.workload }} (its image, video or audio conditioning) go here, in its order.
+{% endif %}
+        self.add_stage("conditioning_stage", ConditioningStage())
+{% if p.scheduler and p.scheduler.config.get("use_dynamic_shifting") %}
+        # FVPORT-DECIDE: the checkpoint's scheduler shifts by resolution (use_dynamic_shifting); the shared stage hands it no mu.
+{% endif %}
+        self.add_stage("timestep_preparation_stage", TimestepPreparationStage(scheduler=scheduler))
+        self.add_stage("latent_preparation_stage", LatentPreparationStage(scheduler=scheduler, transformer=transformer))
+{% if experts %}
+        experts = (transformer, self.get_module("transformer_2", None))
+{% else %}
+        experts = (transformer, )
+{% endif %}
+        self.add_stage("denoising_stage", {{ p.prefix }}DenoisingStage(experts, scheduler))
+        self.add_stage("decoding_stage", DecodingStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}"), pipeline=self))
+
+
+EntryClass = {{ p.pipeline_class }}
