@@ -40,9 +40,7 @@ def install() -> None:
     if installed():
         return
     if "fastvideo" in sys.modules:
-        raise RuntimeError(
-            "fastvideo was imported before its CPU adaptation; its modules hold the wrong device"
-        )
+        raise RuntimeError("fastvideo was imported before its CPU adaptation; its modules hold the wrong device")
     sys.meta_path.insert(0, _Finder())
 
 
