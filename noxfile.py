@@ -5,7 +5,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sessions of this repository; `nox -l` is the table of contents. They run in .venv, which `make env` builds.
 
-The sessions of the alignment gate are the port's own: here they are called on a port, the demo's unless `-- --port DIR`.
+The alignment gate's sessions are the port's own: here they are called on a port, the demo's unless `-- --port DIR`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ nox.options.sessions = ["lint", "tests"]
 
 ROOT = Path(__file__).parent.resolve()
 PYTHON = str(ROOT / ".venv" / "bin" / "python")
-TEMPLATE = "{{cookiecutter.model_slug}}"
 UV = [PYTHON, "-m", "uv", "pip", "compile", "-q", "--generate-hashes", "--no-emit-index-url", "--no-header"]
 UNIVERSAL = ["--universal", "--python-version", "3.11"]
 CUDA = ["--python-version", "3.12", "--python-platform", "x86_64-manylinux_2_35"]
 LINT_ENV = ROOT / ".nox" / "lint-env"
 
-# --- this repository ---------------------------------------------------------------------------------------------------
+# --- this repository --------------------------------------------------------------------------------------------------
 
 
 @nox.session(default=True)
@@ -79,7 +78,7 @@ def lock(session: nox.Session) -> None:
     session.run(PYTHON, "-m", "ci.template_copies", external=True)
 
 
-# --- the alignment gate of a port ----------------------------------------------------------------------------------------
+# --- the alignment gate of a port -------------------------------------------------------------------------------------
 
 GATE = {
     "prep": "Official weights linked or fetched, and locked.",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that a port carries as copies of ours: `python -m ci.template_copies` brings them up to date (a test compares)."""
+"""Files that a port carries as copies of ours; `python -m ci.template_copies` brings them up to date."""
 
 from __future__ import annotations
 
