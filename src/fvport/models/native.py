@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,24 @@ def rules(port: Port, component: str, device: str = "auto") -> Any:
     """The rules as FastVideo declares them (`weights.mapping.Rules`), or as a load was seen to follow them."""
     from fvport.weights import mapping
 
-    return mapping.Rules.from_json(ask(port, "rules", component, device))
+    data = ask(port, "rules", component, device)
+    if data["inferred"]:
+        return mapping.Rules.from_fastvideo(_seen_as_names(data["seen"]), (), "inferred", data["source"])
+    names = {p: tuple(t) if isinstance(t, list) else t for p, t in data["param_names_mapping"]}
+    return mapping.Rules.from_fastvideo(names, data["stacked_params_mapping"], source=data["source"])
+
+
+def _seen_as_names(seen: list[list[Any]]) -> dict[str, Any]:
+    """One exact rule a checkpoint tensor, from the copies of a watched load; a tensor that went nowhere has none."""
+    parts: dict[str, list[tuple[int, str]]] = {}
+    for source, target, row, _ in seen:
+        if target and all(source != other for _, other in parts.get(target, ())):
+            parts.setdefault(target, []).append((row, source))
+    names: dict[str, Any] = {}
+    for target, found in parts.items():
+        for index, (_, source) in enumerate(sorted(found)):
+            names.setdefault(f"^{re.escape(source)}$", target if len(found) == 1 else (target, index, len(found)))
+    return names
 
 
 # --- needs a booted FastVideo ---------------------------------------------------------------------
@@ -246,7 +264,7 @@ def answer_meta(port: Port, component: Component) -> dict[str, Any]:
 
 
 def answer_rules(port: Port, component: Component) -> dict[str, Any]:
-    """The declaration, as data; see `weights.mapping.Rules.from_json` for its form.
+    """The declaration as data; `rules` makes `weights.mapping.Rules` of it.
 
     `param_names_mapping` holds ordered [pattern, target] or [pattern, [target, index, count]], `stacked_params_mapping`
     [target, source, shard]; `inferred` says that `seen` holds [source, target, first row, rows] of a watched load.
@@ -333,6 +351,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else repr(value)
+    if hasattr(value, "tolist"):  # a tensor or an array: short ones by value
+        return value.tolist() if math.prod(value.shape) <= 1024 else f"{tuple(value.shape)} {value.dtype}"
     return getattr(value, "name", None) or getattr(value, "__name__", None) or repr(value)
 
 

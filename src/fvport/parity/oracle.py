@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The official side, apart: it runs in a process of its own, and what it computed is kept by everything it depends on.
+
+    results(port, "transformer")   inputs and outputs of a component, float32 and float64, from the cache where valid
+    call(port, "run_pipeline", [folder, arguments, out])   any other function of oracle.py, never cached here
+
+For a component NAME, `build_NAME(folder, dtype)` is given the component's own folder of the official weights,
+`inputs_NAME(config, seed)` that folder's JSON config, and `call_NAME(built, case)` one case with its floating tensors in
+the run's dtype.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport import evidence as ev
+from fvport import fastvideo_api
+from fvport.errors import BlockedError, FvportError
+from fvport.models.forked import signal_words, tail
+from fvport.parity import compare, tree
+from fvport.spec import Component, Port
+
+RUNNER = Path(__file__).with_name("oracle_runner.py")
+SEED = 20_240_229
+TIME_LIMIT = 3600.0
+PACKAGES = ("torch", "diffusers", "transformers", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """What the official side computed for one component."""
+
+    component: str
+    folder: Path
+    meta: dict[str, Any]
+    cached: bool
+    tensors: dict[str, dict[str, Any]] = field(repr=False, default_factory=dict)
+
+    @property
+    def cases(self) -> list[str]:
+        return list(self.meta["cases"])
+
+    def inputs(self, case: str, device: str = "cpu") -> Any:
+        """The case's inputs as `inputs_NAME` made them (float32), a fresh copy each time."""
+        return tree.unpack(self.meta["inputs"][case], self.tensors["inputs"], lambda t: t.clone().to(device))
+
+    def outputs(self, case: str) -> compare.Outputs:
+        def of(run: str) -> dict[str, Any]:
+            found = self.tensors.get(run, {})
+            return {key[len(case) + 1 :]: t for key, t in found.items() if key.startswith(case + "/")}
+
+        containers = self.meta.get("containers", {}).get(case, {})
+        return compare.Outputs(of("float32"), containers, of("float64"), of("noise"), self.meta.get("no_float64", ""))
+
+
+def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fresh: bool = False) -> Oracle:
+    """The official side of a component. Raises FvportError naming oracle.py's line, BlockedError without weights."""
+    component = port.component(name)
+    folder = official_folder(port, component)
+    device = fastvideo_api.resolve_device(device)
+    place = port.state / "cache" / "oracle" / f"{name}.{key(port, component, device, seed)}"
+    if place.is_dir() and not fresh:
+        return _read(name, place, cached=True)
+    config = _config(folder)
+    job = {
+        "what": "component",
+        "component": name,
+        "folder": str(folder),
+        "config": config,
+        "seed": seed,
+        "device": device,
+    }
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=place.parent))
+    try:
+        _run(port, job, part, name)
+        if place.exists():
+            shutil.rmtree(place)
+        for old in place.parent.glob(f"{name}.*"):
+            shutil.rmtree(old, ignore_errors=True)
+        os.replace(part, place)  # a half-written result never gets the name
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return _read(name, place, cached=False)
+
+
+def call(port: Port, function: str, arguments: list[Any], *, timeout: float = TIME_LIMIT) -> Any:
+    """Run one function of oracle.py apart, such as `run_pipeline(folder, call, out)`; its value must be JSON."""
+    with tempfile.TemporaryDirectory(prefix="fvport-oracle-") as out:
+        return _run(port, {"what": function, "arguments": arguments}, Path(out), function, timeout).get("value")
+
+
+def official_folder(port: Port, component: Component) -> Path:
+    folder = port.official_weights / (component.weights or component.name)
+    if not folder.is_dir():
+        shown = f"{port.official.weights}/{component.weights or component.name}"
+        raise BlockedError(f"no official weights for {component.name} ({shown})", todo="Run: nox -s prep")
+    if not (port.folder / "oracle.py").is_file():
+        raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")
+    return folder
+
+
+def key(port: Port, component: Component, device: str, seed: int) -> str:
+    """Digest of everything that the official side's numbers depend on."""
+    folder = port.official_weights / (component.weights or component.name)
+    files = [(str(f.relative_to(folder)), *_stat(f)) for f in sorted(folder.rglob("*")) if f.is_file()]
+    texts = {f.name: ev.blake3(f.read_bytes()) for f in sorted(folder.glob("*.json"))}
+    whole = {
+        "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
+        "official": port.raw.get("official"),
+        "component": [component.name, component.kind, component.official, component.weights],
+        "lock": ev.digest(port, f"weights:{component.name}"),
+        "files": files,
+        "texts": texts,
+        "packages": ev.digests(port, [f"package:{name}" for name in PACKAGES]),
+        "runner": [ev.blake3(RUNNER.read_bytes()), ev.blake3(RUNNER.with_name("tree.py").read_bytes())],
+        "python": [sys.version, _python(port)],
+        "device": [device, fastvideo_api.device_of(port.root, device)["name"]],
+        "seed": seed,
+    }
+    return ev.blake3(ev.canonical(whole)).partition(":")[2][:32]
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    for name in ("config.json", "scheduler_config.json"):
+        if (folder / name).is_file():
+            try:
+                return json.loads((folder / name).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise FvportError(f"is not JSON ({error})", where=str(folder / name)) from None
+    return {}
+
+
+def _python(port: Port) -> str:
+    """The interpreter for the oracle: its own environment where port.toml asks for one."""
+    if not port.official.requirements:
+        return sys.executable
+    own = port.state / "oracle-env" / "bin" / "python"
+    if not own.is_file():
+        lock = port.official.requirements
+        todo = f"Make it: uv venv {own.parent.parent} && uv pip install --python {own} -r {lock}"
+        raise BlockedError(f"the oracle's own environment ([official] requirements = {lock!r}) is not there", todo=todo)
+    return str(own)
+
+
+def _run(port: Port, job: dict[str, Any], out: Path, name: str, timeout: float = TIME_LIMIT) -> dict[str, Any]:
+    source = [str(port.root / "reference"), str(port.folder / "official")]
+    import_root = port.official.import_root
+    allowed = [str((port.root / import_root).resolve())] if import_root else []
+    job = {**job, "oracle": str((port.folder / "oracle.py").resolve()), "root": str(port.root.resolve())}
+    job |= {"out": str(out.resolve()), "allowed": [*allowed, *source], "import_path": allowed}
+    file, log = out / "job.json", out / "log.txt"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FASTVIDEO_", "FVPORT_"))}
+    env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    command = [_python(port), "-I", str(RUNNER), str(file)]
+    try:
+        with log.open("wb") as stream:
+            done = subprocess.run(
+                command,
+                check=False,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                timeout=timeout,
+                cwd=out,
+            )
+    except subprocess.TimeoutExpired:
+        raise FvportError(f"the official side of {name} was still running after {timeout:.0f} s{tail(log)}") from None
+    try:
+        meta = json.loads((out / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        code = done.returncode
+        words = signal_words(-code) if code < 0 else f"ended with code {code}"
+        raise FvportError(f"the official side of {name} {words}{tail(log)}") from None
+    if "error" in meta:
+        where = f" at {meta['line']}" if meta.get("line") else ""
+        raise FvportError(f"the official side of {name} raised{where}: {meta['error']}", todo="Correct oracle.py")
+    if meta.get("modified"):
+        names = ", ".join(meta["modified"])
+        raise FvportError(
+            f"the official side of {name} changed its inputs in place ({names})",
+            todo=f"Clone them in call_{name} of oracle.py: both sides must see the same inputs",
+        )
+    return meta
+
+
+def _read(name: str, place: Path, *, cached: bool) -> Oracle:
+    from safetensors.torch import load_file
+
+    meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+    runs = ("inputs", "float32", "float64", "noise")
+    tensors = {run: load_file(place / f"{run}.safetensors") for run in runs if (place / f"{run}.safetensors").is_file()}
+    return Oracle(name, place, meta, cached, tensors)

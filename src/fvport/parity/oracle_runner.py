@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The official side's own process: `python -I oracle_runner.py JOB.json`. Run by its path, imports nothing of fvport.
+
+Importing `fastvideo` or `fvport`, or opening any Python file of the port other than its oracle.py, raises. What
+oracle.py computes is written as safetensors and JSON into the job's folder.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+BLOCKED = ("fastvideo", "fvport")
+
+
+class IsolationError(ImportError):
+    """The official side reached for the port or for FastVideo."""
+
+
+class _Guard(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name.partition(".")[0] in BLOCKED:
+            raise IsolationError(f"the oracle must not import {name}: two sides that share code prove nothing")
+
+
+def guard(root: Path, oracle: Path, allowed: list[Path]) -> None:
+    """No blocked package by name, no Python file of the port by path (but `oracle` and `allowed` folders)."""
+    sys.meta_path.insert(0, _Guard())
+    sys.path[:] = [entry for entry in sys.path if not _inside(Path(entry or "."), [root]) or _installed(Path(entry))]
+    package = Path(__file__).resolve().parent.parent
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event != "open" or not args or not isinstance(args[0], (str, bytes, os.PathLike)):
+            return
+        text = os.fsdecode(args[0])
+        if not text.endswith((".py", ".pyc", ".so")):
+            return
+        path = Path(os.path.abspath(text))
+        if path == oracle or path.parent == oracle.parent / "__pycache__" or _inside(path, allowed):
+            return
+        fastvideo = "fastvideo" in path.parts and "site-packages" in path.parts
+        if fastvideo or _inside(path, [package]) or (_inside(path, [root]) and not _installed(path)):
+            raise IsolationError(f"the oracle must not read {path}: two sides that share code prove nothing")
+
+    sys.addaudithook(hook)
+
+
+def _inside(path: Path, folders: list[Path]) -> bool:
+    return any(path == folder or folder in path.parents for folder in folders)
+
+
+def _installed(path: Path) -> bool:
+    """The environment's own files, which may lie under the port's root (`.fvport/env`)."""
+    return _inside(path, [Path(sys.prefix), Path(sys.base_prefix)]) or "site-packages" in path.parts
+
+
+def settings() -> None:
+    """Determinism and full fp32: equal to what `fvport.fastvideo_api.apply_settings` sets on the native side."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+
+
+def by_path(name: str, file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Run:
+    """One component's job: inputs once, then the official model in float32, in float64, under noise if needed."""
+
+    def __init__(self, job: dict[str, Any], oracle: Any, tree: Any) -> None:
+        self.job, self.oracle, self.tree = job, oracle, tree
+        self.name, self.out = job["component"], Path(job["out"])
+        self.meta: dict[str, Any] = {"notes": [], "no_float64": "", "cases": [], "modified": []}
+
+    def function(self, kind: str) -> Any:
+        found = getattr(self.oracle, f"{kind}_{self.name}", None)
+        if found is None:
+            raise AttributeError(f"oracle.py has no {kind}_{self.name}")
+        return found
+
+    def all(self) -> dict[str, Any]:
+        import torch
+        from safetensors.torch import save_file
+
+        cases = self.function("inputs")(self.job["config"], self.job["seed"])
+        if not isinstance(cases, dict) or not cases:
+            raise ValueError(f"inputs_{self.name} returned no case")
+        self.inputs: dict[str, Any] = {}
+        self.trees = {case: self.tree.pack(value, case, self.inputs) for case, value in cases.items()}
+        save_file(self.inputs, str(self.out / "inputs.safetensors"))
+        self.meta["cases"], self.meta["inputs"] = list(cases), self.trees
+        plain = self.forward(torch.float32)
+        self.save("float32", plain)
+        try:
+            exact = self.forward(torch.float64)
+        except IsolationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - any operation may lack float64
+            self.meta["no_float64"] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            exact = {}
+        self.save("float64", exact)
+        unreal = [key for key in exact if self.unreal(exact[key], plain.get(key))]
+        if self.meta["no_float64"] or unreal:
+            self.meta["no_float64"] = self.meta["no_float64"] or f"its outputs are float32 ({unreal[0]})"
+            self.save("noise", self.forward(torch.float32, noise=True))
+        return self.meta
+
+    @staticmethod
+    def unreal(exact: Any, plain: Any) -> bool:
+        """A float64 run that gave float32 values bit for bit is the float32 run again: no floor follows from it."""
+        import torch
+
+        return (
+            plain is not None
+            and exact.dtype == torch.float32
+            and exact.shape == plain.shape
+            and bool((exact == plain).all())
+        )
+
+    def forward(self, dtype: Any, noise: bool = False) -> dict[str, Any]:
+        """{"case/output": tensor} for every case, on a fresh build."""
+        import torch
+
+        device = self.job["device"]
+        built = self.function("build")(self.job["folder"], dtype)
+        built = built.to(device) if isinstance(built, torch.nn.Module) else built
+        if isinstance(built, torch.nn.Module):
+            built.eval()
+        generator = torch.Generator("cpu").manual_seed(self.job["seed"] + 1)
+        if noise:
+            shake(built, generator)
+        results: dict[str, Any] = {}
+        self.containers: dict[str, dict[str, str]] = {}
+        for case, tree in self.trees.items():
+
+            def convert(tensor: Any) -> Any:
+                tensor = tensor.clone()
+                if tensor.is_floating_point():
+                    tensor = tensor.to(dtype)
+                    tensor = ulp(tensor, generator) if noise else tensor
+                return tensor.to(device)
+
+            given = self.tree.unpack(tree, self.inputs, convert)
+            before: dict[str, Any] = {}
+            self.tree.pack(given, case, before)
+            with torch.no_grad():
+                value = self.function("call")(built, given)
+            after: dict[str, Any] = {}
+            self.tree.pack(given, case, after)
+            self.changed(before, after)
+            tensors, containers = self.tree.outputs(value)
+            self.containers[case] = containers
+            results |= {f"{case}/{name}": tensor for name, tensor in tensors.items()}
+        if dtype == torch.float32 and not noise:
+            self.meta["containers"] = self.containers
+        return results
+
+    def changed(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        for name, tensor in before.items():
+            other = after.get(name)
+            same = other is not None and other.shape == tensor.shape and bool(tensor.eq(other).all())
+            if not same and name not in self.meta["modified"]:
+                self.meta["modified"].append(name)
+
+    def save(self, name: str, tensors: dict[str, Any]) -> None:
+        from safetensors.torch import save_file
+
+        own = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+        save_file(own, str(self.out / f"{name}.safetensors"))
+
+
+def ulp(tensor: Any, generator: Any) -> Any:
+    import torch
+
+    step = torch.rand(tensor.shape, generator=generator, dtype=torch.float32).mul(2).sub(1).mul(2.0**-23)
+    return tensor * (1 + step.to(tensor.device, torch.float64)).to(tensor.dtype)
+
+
+def shake(built: Any, generator: Any) -> None:
+    """Each floating parameter by up to one ulp: rounding noise of the size that arithmetic makes in each layer."""
+    import torch
+
+    if isinstance(built, torch.nn.Module):
+        with torch.no_grad():
+            for parameter in built.parameters():
+                if parameter.is_floating_point():
+                    parameter.copy_(ulp(parameter.detach().cpu(), generator).to(parameter.device))
+
+
+def main(file: str) -> int:
+    job = json.loads(Path(file).read_text(encoding="utf-8"))
+    out, oracle = Path(job["out"]), Path(job["oracle"])
+    tree = by_path("_fvport_tree", Path(__file__).with_name("tree.py"))
+    try:
+        settings()
+        guard(Path(job["root"]), oracle, [Path(entry) for entry in job["allowed"]])
+        sys.path[:0] = job["import_path"]
+        module = by_path("oracle", oracle)
+        if job["what"] == "component":
+            answer: dict[str, Any] = Run(job, module, tree).all()
+        else:
+            answer = {"value": getattr(module, job["what"])(*job["arguments"])}
+        answer["python"] = sys.version.split()[0]
+    except BaseException as error:  # noqa: BLE001 - the parent tells the user
+        traceback.print_exc()
+        answer = {
+            "error": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}",
+            "line": line_in(error, oracle),
+        }
+        answer["isolation"] = isinstance(error, IsolationError)
+    part = out / "meta.part"
+    part.write_text(json.dumps(answer, default=str), encoding="utf-8")
+    os.replace(part, out / "meta.json")
+    return 0
+
+
+def line_in(error: BaseException, oracle: Path) -> str:
+    """`oracle.py:41 in call_transformer: ...` for the innermost frame of oracle.py; '' when it was never reached."""
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename) == oracle:
+        return f"oracle.py:{error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == oracle]
+    return f"oracle.py:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
