@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers + inspected checkpoint -> the one object that every template of the port sees as `p`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport import __version__
+from fvport.errors import UsageError
+from fvport.scaffold import calls, components, facts, validate
+from fvport.scaffold.components import ComponentContext
+from fvport.scaffold.literals import oneline
+from fvport.weights import layout
+from fvport.weights.layout import Inspection
+
+WORKLOAD_REASONS = {"v2v": "FastVideo 0.2.1 has no V2V workload: the port registers with an empty tuple"}
+
+
+@dataclass
+class PortContext:
+    """Everything that a template may say about the port. Text in it is safe for comments and headings; `model_exact`
+    is what the user typed."""
+
+    model: str
+    model_exact: str
+    slug: str
+    prefix: str
+    workload: str
+    hub_id: str
+    revision: str
+    official_repo: str
+    official_commit: str
+    fastvideo: dict[str, str]
+    gate_device: str
+    inspection: Inspection | None = None
+    components: list[ComponentContext] = field(default_factory=list)
+    official_pipeline: str = ""
+    call: dict[str, Any] = field(default_factory=dict)
+    defaults: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    fps: int = 16
+    prompts: list[str] = field(default_factory=list)
+    negative_prompt: str = ""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    inferred: list[str] = field(default_factory=list)  # what the bake chose by itself, and why
+    unknown: list[str] = field(default_factory=list)  # what nobody could know at bake time
+    decisions: list[str] = field(default_factory=list)  # what a person must decide
+    checkpoint: Path | None = None  # where the release lies on this machine; never written to a file
+    repository: str = ""  # where this template came from, when that is a public address
+    version: str = __version__
+
+    @property
+    def family(self) -> str:
+        return self.slug
+
+    @property
+    def workloads(self) -> list[str]:
+        return [self.workload]
+
+    @property
+    def workload_reason(self) -> str:
+        return WORKLOAD_REASONS.get(self.workload, "")
+
+    @property
+    def pipeline_class(self) -> str:
+        return f"{self.prefix}Pipeline"
+
+    @property
+    def pipeline_config_class(self) -> str:
+        return f"{self.prefix}PipelineConfig"
+
+    @property
+    def preset(self) -> str:
+        return f"{self.slug}_default"
+
+    @property
+    def weights(self) -> str:
+        return f"official_weights/{self.slug}"
+
+    @property
+    def library(self) -> str:
+        return (self.inspection.pipeline_library if self.inspection else "") or "diffusers"
+
+    @property
+    def layout(self) -> str:
+        return self.inspection.layout if self.inspection else "diffusers"
+
+    @property
+    def needs_conversion(self) -> bool:
+        return bool(self.inspection and self.inspection.needs_conversion)
+
+    def of_kind(self, kind: str) -> list[ComponentContext]:
+        return [component for component in self.components if component.kind == kind]
+
+    @property
+    def dit(self) -> ComponentContext | None:
+        return next(iter(self.of_kind("dit")), None)
+
+    @property
+    def vae(self) -> ComponentContext | None:
+        return next(iter(self.of_kind("vae")), None)
+
+    @property
+    def scheduler(self) -> ComponentContext | None:
+        return next(iter(self.of_kind("scheduler")), None)
+
+    @property
+    def text_encoders(self) -> list[ComponentContext]:
+        return self.of_kind("text_encoder")
+
+    @property
+    def image_encoders(self) -> list[ComponentContext]:
+        return self.of_kind("image_encoder")
+
+    @property
+    def checked(self) -> list[ComponentContext]:
+        """The components that parity compares (all but the passed-through ones)."""
+        return [component for component in self.components if component.mode != "passthrough"]
+
+    @property
+    def ported(self) -> list[ComponentContext]:
+        return [component for component in self.components if component.mode == "port"]
+
+    @property
+    def is_image(self) -> bool:
+        return self.workload in ("t2i", "i2i")
+
+    @property
+    def is_audio(self) -> bool:
+        return self.workload in ("t2a", "v2a")
+
+    @property
+    def inspection_json(self) -> str:
+        """The bytes of inspection.json; an inspection without components where nothing was inspected."""
+        empty = Inspection(layout="diffusers", reason="not inspected: the checkpoint was not there when this was baked")
+        return (self.inspection or empty).dumps()
+
+    @property
+    def lock_json(self) -> str:
+        """The bytes of port.lock.json at bake: files and sizes. `prep` adds the digests."""
+        infos = self.inspection.components.values() if self.inspection else ()
+        entries = {
+            info.name: {"files": {f"{info.folder}/{n}": {"bytes": size} for n, size in info.files}} for info in infos
+        }
+        lock = {"schema": 1, "hub_id": self.hub_id, "revision": self.revision, "components": entries}
+        return json.dumps(lock, indent=1, ensure_ascii=False) + "\n"
+
+
+def camel(slug: str) -> str:
+    """tiny_wan -> TinyWan"""
+    return "".join(word[:1].upper() + word[1:] for word in slug.split("_"))
+
+
+def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortContext:
+    """Check the answers, read the checkpoint, choose what follows. Raises UsageError or BlockedError; writes nothing."""
+    answers = validate.answers(given)
+    hub_id, path = validate.weights(answers["official_weights"], cwd)
+    inspection = read(path)
+    p = PortContext(
+        model=oneline(answers["model_name"]),
+        model_exact=answers["model_name"].strip(),
+        slug=answers["model_slug"],
+        prefix=camel(answers["model_slug"]),
+        workload="",
+        hub_id=hub_id,
+        revision=answers["official_revision"] or "main",
+        official_repo=answers["official_repo"],
+        official_commit=answers["official_commit"],
+        fastvideo=validate.fastvideo(answers["fastvideo"]),
+        gate_device=answers["gate_device"],
+        inspection=inspection,
+        checkpoint=path if path and not _is_inspection(path) else None,
+        repository=repository,
+    )
+    _names_are_free(p)
+    _pipeline(p)
+    _workload(p, answers["workload_type"])
+    components.choose(p, validate.overrides(answers["components"]))
+    calls.choose(p)
+    _say_what_is_unknown(p)
+    return p
+
+
+def _is_inspection(path: Path) -> bool:
+    return path.is_file() and path.suffix == ".json"
+
+
+def read(path: Path | None) -> Inspection | None:
+    """The inspection of a checkpoint, or the one in an inspection.json; None where nothing was inspected."""
+    if path is None:
+        return None
+    found = Inspection.load(path) if _is_inspection(path) else layout.inspect(path)
+    return found if found.components else None
+
+
+def _names_are_free(p: PortContext) -> None:
+    known = facts.fastvideo()
+    taken = set(known["classes"]) | set(known["config_classes"]) | set(known["pipeline_classes"])
+    for name in (p.pipeline_class, p.pipeline_config_class):
+        if name in taken:
+            what = f'"{p.slug}" would make a class {name}, which FastVideo has already'
+            raise UsageError(what, where="model_slug", todo=f'Choose another slug, such as "{p.slug}_port"')
+
+
+def _pipeline(p: PortContext) -> None:
+    if p.inspection and p.inspection.pipeline_class:
+        p.official_pipeline = p.inspection.pipeline_class
+    else:
+        p.decisions.append("name the official pipeline's class in port.toml ([official.pipeline] class)")
+
+
+def _workload(p: PortContext, answer: str) -> None:
+    """The answer, or what the pipeline's class, its call and the hub id's words say."""
+    if answer != "auto":
+        p.workload = answer
+        return
+    known, words = facts.pipeline(p.official_pipeline), f"{p.official_pipeline} {p.hub_id} {p.model}"
+    video = "num_frames" in known.get("call", {}) or (not known and not re.search(r"image|flux|t2i", words, re.IGNORECASE))
+    if re.search(r"audio", words, re.IGNORECASE) and not video:
+        p.workload = "t2a"
+    elif re.search(r"VideoToVideo|V2V", words):
+        p.workload = "v2v"
+    elif re.search(r"ImageToVideo|I2V|img2vid", words, re.IGNORECASE) or (known and video and known["inputs"][:1] == ["image"]):
+        p.workload = "i2v"
+    elif re.search(r"Img2Img|Edit|I2I|Kontext", words) and not video:
+        p.workload = "i2i"
+    else:
+        p.workload = "t2v" if video else "t2i"
+    p.inferred.append(f"workload {p.workload}: read from {p.official_pipeline or p.hub_id or 'the name'}")
+
+
+def _say_what_is_unknown(p: PortContext) -> None:
+    if p.inspection is None:
+        source = f"{p.hub_id} is a hub id and a bake never downloads" if p.hub_id else "no official weights were named"
+        p.unknown.append(f"The checkpoint was not read ({source}): class names, configs and components are not known.")
+        p.decisions.append(
+            "put the checkpoint's folder in official_weights/"
+            f"{p.slug} and bake again with official_weights=PATH (fvport new), which fills in the components"
+        )
+        return
+    p.unknown += [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in map(oneline, p.inspection.concerns)]
+    if p.inspection.absent:
+        p.inferred.append(f"the release leaves out {', '.join(p.inspection.absent)}")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bake's last step, run by the hook: component files, the link to the checkpoint, next steps. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fvport.scaffold.context import PortContext
+
+QUIET = "FVPORT_BAKE_QUIET"  # set by `fvport new`, which prints for itself
+
+
+def payload(p: PortContext, package_path: Path) -> dict[str, Any]:
+    """What the hook is handed: plain JSON values."""
+    from fvport.scaffold import render
+
+    return {
+        "package_path": str(package_path),
+        "checkpoint": str(p.checkpoint) if p.checkpoint else "",
+        "weights": p.weights,
+        "files": render.files(p),
+        "summary": render.summary(p),
+    }
+
+
+def run(bake: dict[str, Any], root: Path) -> int:
+    """Write `bake["files"]` under `root` and link the weights. Never overwrites another text, never deletes."""
+    clashes = [name for name, text in bake["files"].items() if _differs(root / name, text)]
+    if clashes:
+        print(f"fvport: {', '.join(clashes)} exist with another content; nothing was overwritten", file=sys.stderr)
+        return 1
+    for name, text in bake["files"].items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    if bake["checkpoint"]:
+        link(root / bake["weights"], Path(bake["checkpoint"]))
+    if not os.environ.get(QUIET):
+        print(next_steps(bake["summary"], root))
+    return 0
+
+
+def _differs(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8") != text
+
+
+def link(target: Path, checkpoint: Path) -> None:
+    """`official_weights/<slug>` -> the local release. A file's link lies in a folder of that name."""
+    if checkpoint.is_file():
+        target = target / checkpoint.name
+    if target.is_symlink() or target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(checkpoint, target_is_directory=checkpoint.is_dir())
+
+
+def next_steps(summary: dict[str, Any], root: Path) -> str:
+    """What was made, what was chosen, what is open, what to do now."""
+    rows = [f"{summary['model']}: port in {root}", ""]
+    width = max((len(name) for name in summary["components"]), default=0)
+    for name, c in summary["components"].items():
+        rows.append(
+            f"  {name:{width}}  {c['mode']:11}  {c['archetype'] or ('skeleton' if c['mode'] == 'port' else '')}".rstrip()
+        )
+    for title, key in (("Chosen", "inferred"), ("Not known", "unknown"), ("To decide", "decisions")):
+        if summary[key]:
+            rows += ["", f"{title}:", *(f"  - {text}" for text in summary[key])]
+    rows += ["", "Next:", f"  cd {root}", "  nox -s prep workspace     # weights locked, an isolated FastVideo tree"]
+    rows += ["  nox -s mapping keys parity", "  nox -s gate               # what is green, what to run"]
+    return "\n".join(rows)

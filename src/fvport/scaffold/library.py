@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The archetypes: folders of templates with an `archetype.json` that says which official classes they cover."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent / "archetypes"
+
+
+@dataclass(frozen=True)
+class Archetype:
+    """One folder. `data` is its archetype.json."""
+
+    name: str
+    folder: Path
+    data: dict[str, Any]
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        return tuple(self.data.get("covers", ()))
+
+    @property
+    def can_port(self) -> bool:
+        """False for an archetype that only knows how to check a class that FastVideo has."""
+        return (self.folder / "native.py.jinja").is_file()
+
+    def template(self, name: str) -> str | None:
+        """Path of a template for jinja's loader, or None where this archetype has none of that name."""
+        return f"{self.name}/{name}" if (self.folder / name).is_file() else None
+
+    def reuse(self, official: str) -> dict[str, str]:
+        """{native, config}: FastVideo's class for an official one, where this archetype says it."""
+        found = self.data.get("reuse") or {}
+        return found.get(official, found) if isinstance(found.get(official, found), dict) else {}
+
+    def class_templates(self, official: str) -> tuple[str, str, str]:
+        """(native, config, arch) class names with `{prefix}` in them."""
+        names = self.data["class_name"]
+        names = names.get(official, names) if isinstance(names, dict) else {"native": names}
+        return names.get("native", ""), names.get("config", ""), names.get("arch", "")
+
+
+@cache
+def all_archetypes() -> dict[str, Archetype]:
+    """{name: Archetype} of every folder with an archetype.json, in order of name."""
+    found = {}
+    for file in sorted(HERE.glob("*/archetype.json")):
+        found[file.parent.name] = Archetype(file.parent.name, file.parent, json.loads(file.read_text(encoding="utf-8")))
+    return found
+
+
+def get(name: str) -> Archetype:
+    return all_archetypes()[name]
+
+
+def covering(official: str, kind: str) -> Archetype | None:
+    """The archetype whose `covers` has `library:Class`, preferring one that can be ported; None where there is none."""
+    found = [a for a in all_archetypes().values() if official in a.covers and a.data.get("kind", kind) == kind]
+    return next((a for a in found if a.can_port), next(iter(found), None))
