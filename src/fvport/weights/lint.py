@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbered findings on a rule list, given the official names and the native ones. A number never changes its meaning.
+
+Each rule is one function; its docstring's first sentence is what the user sees beside the number. `error` findings
+fail the
+`mapping` check, `note` findings are for the reviewer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from fvport.errors import did_you_mean
+from fvport.weights import roles
+from fvport.weights.mapping import Mapped, Placed, Rule, Rules
+from fvport.weights.show import listing
+
+Shape = tuple[int, ...]
+NATIVE = "native:"  # prefix of an exclude pattern that is about native names (a buffer that nothing loads)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`code` FV1xx, `severity` error | note, `message` one sentence with the names, `names` all of them, `rule` its
+    text.
+    """
+
+    code: str
+    severity: str
+    message: str
+    names: tuple[str, ...] = ()
+    rule: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        names = list(self.names)
+        return {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "names": names,
+            "rule": self.rule,
+        }
+
+
+@dataclass
+class Case:
+    """What the rules are looked at with. `native` may be None where the native side is not known; shapes may be
+    empty.
+    """
+
+    rules: Rules
+    shapes: Mapping[str, Shape]
+    native: Mapping[str, Shape] | None = None
+    passthrough: Sequence[str] = ()
+    exclude: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Official names that something should load: those that are not excluded."""
+        patterns = [pattern for pattern in self.exclude if not pattern.startswith(NATIVE)]
+        return [name for name in self.shapes if not _any(patterns, name)]
+
+    @cached_property
+    def mapped(self) -> Mapped:
+        return self.rules.apply(self.names)
+
+    @cached_property
+    def targets(self) -> dict[str, list[Placed]]:
+        return self.mapped.targets()
+
+    @cached_property
+    def native_free(self) -> list[str]:
+        """Native names that nothing needs to load, by a declared `native:` exclusion."""
+        patterns = [pattern.removeprefix(NATIVE) for pattern in self.exclude if pattern.startswith(NATIVE)]
+        return [name for name in self.native or {} if _any(patterns, name)]
+
+    def taken(self, position: int) -> list[Placed]:
+        return [item for item in self.mapped.placed if position in item.rules]
+
+
+def _any(patterns: Sequence[str], name: str) -> bool:
+    return any(re.fullmatch(pattern, name) for pattern in patterns)
+
+
+RULES: dict[str, Callable[[Case], Iterator[Finding]]] = {}
+
+
+def _rule(code: str) -> Callable[[Callable[[Case], Iterator[Finding]]], Callable[[Case], Iterator[Finding]]]:
+    def add(function: Callable[[Case], Iterator[Finding]]) -> Callable[[Case], Iterator[Finding]]:
+        RULES[code] = function
+        return function
+
+    return add
+
+
+def sentence(code: str) -> str:
+    """The one sentence that says what a rule is about."""
+    return (RULES[code].__doc__ or "").strip().split("\n")[0]
+
+
+def lint(
+    rules: Rules,
+    shapes: Mapping[str, Shape],
+    native: Mapping[str, Shape] | None = None,
+    passthrough: Sequence[str] = (),
+    exclude: Mapping[str, str] | None = None,
+    accept: Mapping[str, str] | None = None,
+    reuse: bool = False,
+) -> list[Finding]:
+    """All findings on a rule list.
+
+    `accept` {`FV1xx` or `FV1xx name-regex`: reason} turns errors into notes, in writing. `reuse` judges an existing
+    FastVideo class, whose rules are not this port's to tidy: only what loses or mixes tensors stays an error.
+    """
+    case = Case(rules, shapes, native, passthrough, exclude or {})
+    broken = list(RULES["FV101"](case))
+    if any(finding.severity == "error" for finding in broken):
+        return broken  # nothing can be applied
+    found = [finding for function in RULES.values() for finding in function(case)]
+    keep = ("FV105", "FV106", "FV107", "FV110", "FV111")
+    if reuse:
+        found = [f if f.code in keep else replace(f, severity="note") for f in found]
+    return [_accepted(finding, accept or {}) for finding in found]
+
+
+def _accepted(finding: Finding, accept: Mapping[str, str]) -> Finding:
+    for key, reason in accept.items():
+        code, _, pattern = key.partition(" ")
+        subjects = finding.names or (finding.rule,)
+        if code == finding.code and reason and all(re.fullmatch(pattern or ".*", name) for name in subjects):
+            return replace(finding, severity="note", message=f"{finding.message} (accepted: {reason})")
+    return finding
+
+
+def _error(code: str, message: str, names: Sequence[str] = (), rule: Rule | None = None) -> Finding:
+    return Finding(code, "error", message, tuple(names), rule.text if rule else "")
+
+
+def _note(code: str, message: str, names: Sequence[str] = (), rule: Rule | None = None) -> Finding:
+    return Finding(code, "note", message, tuple(names), rule.text if rule else "")
+
+
+@_rule("FV101")
+def invalid(case: Case) -> Iterator[Finding]:
+    """A pattern must be a regular expression, and its target may name only groups that the pattern has."""
+    for rule in case.rules.rules:
+        if rule.form != "rename":
+            if not rule.pattern:
+                yield _error("FV101", "an empty substring matches every name", rule=rule)
+            continue
+        try:
+            compiled = re.compile(rule.pattern)
+            _check_groups(compiled, rule.target)
+        except (re.error, IndexError) as error:
+            yield _error("FV101", f"rule {rule.text} is not valid ({error})", rule=rule)
+    for pattern in [*case.passthrough, *case.exclude]:
+        try:
+            re.compile(pattern.removeprefix(NATIVE))
+        except re.error as error:
+            yield _error("FV101", f"the pattern {pattern!r} in port.toml is not a regular expression ({error})")
+
+
+def _check_groups(compiled: re.Pattern[str], target: str) -> None:
+    """Raises re.error or IndexError when `target` names a group that the pattern does not have."""
+    scanner: Any = getattr(re, "_parser", None) or __import__("sre_parse")
+    scanner.parse_template(target, compiled)
+
+
+@_rule("FV102")
+def unused(case: Case) -> Iterator[Finding]:
+    """Every rule must take at least one key."""
+    for position, rule in enumerate(case.rules.rules):
+        if not _matching(case, rule):
+            near = did_you_mean(_plain(rule.pattern), [_plain(name) for name in case.names])
+            yield _error("FV102", f"rule {rule.text} takes no key.{near}", rule=rule)
+        elif not case.taken(position) and rule.form == "stacked":
+            yield _error("FV102", f"rule {rule.text} takes no key: earlier rules take all it could", rule=rule)
+
+
+def _matching(case: Case, rule: Rule) -> list[str]:
+    """Names that the rule would take if it were alone; for a stacked rule, after the renames."""
+    if rule.form == "rename":
+        return [name for name in case.names if rule.matches(name)]
+    renames = Rules(tuple(r for r in case.rules.rules if r.form == "rename"))
+    return [
+        item.source for item in renames.apply(case.names).placed if item.index is None and rule.matches(item.target)
+    ]
+
+
+def _plain(pattern: str) -> str:
+    return re.sub(r"\\d\+?|\(.*?\)|[\\^$]|\d+", "", pattern)
+
+
+@_rule("FV103")
+def shadowed(case: Case) -> Iterator[Finding]:
+    """A rule must not be hidden: the first match wins, so an earlier rule that takes all its keys makes it dead."""
+    for position, rule in enumerate(case.rules.rules):
+        matching = _matching(case, rule) if rule.form == "rename" else []
+        if not matching or case.taken(position):
+            continue
+        earlier = {item.rules[0] for item in case.mapped.placed if item.source in set(matching) and item.rules}
+        by = ", ".join(case.rules.rules[n].text for n in sorted(earlier))
+        yield _error(
+            "FV103", f"rule {rule.text} is shadowed by {by}, which takes {listing(matching, 4)}", matching, rule
+        )
+
+
+@_rule("FV104")
+def undeclared(case: Case) -> Iterator[Finding]:
+    """A key that no rule names passes through as it is; that must be declared (`mapping.passthrough`)."""
+    names = [p.source for p in case.mapped.placed if not p.rules and not _any(case.passthrough, p.source)]
+    if names:
+        what = f"{len(names)} keys pass through under their own names without being declared: {listing(names)}"
+        yield _error("FV104", what, names)
+
+
+@_rule("FV105")
+def collision(case: Case) -> Iterator[Finding]:
+    """Two sources must not go to one target: the one that comes last would win."""
+    for target, sources in case.targets.items():
+        plain = [item for item in sources if item.index is None]
+        if len(plain) > 1 or (plain and len(sources) > 1):
+            names = [item.source for item in sources]
+            yield _error(
+                "FV105", f"{', '.join(names)} all go to {target}; the last one read would win", (*names, target)
+            )
+
+
+@_rule("FV106")
+def incomplete(case: Case) -> Iterator[Finding]:
+    """A merge needs all its parts: a group that never fills is dropped without a word."""
+    for target, sources in case.targets.items():
+        merges = [item for item in sources if item.index is not None]
+        for count in sorted({item.count or 0 for item in merges}):
+            have = {item.index for item in merges if item.count == count}
+            lacking = [str(n) for n in range(count) if n not in have]
+            if lacking:
+                what = f"{target} is joined from {count} parts, and part {', '.join(lacking)} has no source"
+                yield _error("FV106", what, (target, *(item.source for item in merges)))
+
+
+@_rule("FV107")
+def merge_indices(case: Case) -> Iterator[Finding]:
+    """The parts of a merge are numbered 0 to n-1, each once, and all its rules say the same n."""
+    for target, sources in case.targets.items():
+        merges = [item for item in sources if item.index is not None]
+        names = (target, *(item.source for item in merges))
+        if len({item.count for item in merges}) > 1:
+            counts = ", ".join(f"{item.source} says {item.count}" for item in merges)
+            yield _error("FV107", f"{target}: the rules disagree on how many parts there are ({counts})", names)
+        outside = [
+            i for i in merges if not (isinstance(i.count, int) and isinstance(i.index, int) and 0 <= i.index < i.count)
+        ]
+        for item in outside:
+            yield _error("FV107", f"{target}: part {item.index} of {item.count} is out of range", names)
+        for index in sorted({i.index for i in merges if i not in outside and i.index is not None}):
+            twice = [item.source for item in merges if item.index == index]
+            if len(twice) > 1:
+                yield _error("FV107", f"{target}: {' and '.join(twice)} are both part {index}", names)
+
+
+def _in_range(item: Placed) -> bool:
+    return isinstance(item.count, int) and isinstance(item.index, int) and 0 <= item.index < item.count
+
+
+@_rule("FV108")
+def partial(case: Case) -> Iterator[Finding]:
+    """A pattern must not stop inside a word or number, and must not replace in more than one place."""
+    for position, rule in enumerate(case.rules.rules):
+        taken = [item.source for item in case.taken(position)]
+        cut = [name for name in taken if rule.form == "rename" and _cut(rule, name)]
+        if cut:
+            what = f"rule {rule.text} is not anchored and stops inside a word or number of {listing(cut, 4)}"
+            yield _error("FV108", what, cut, rule)
+        many = [name for name in taken if rule.form == "rename" and len(re.findall(rule.pattern, name)) > 1]
+        many += [name for name in taken if rule.form == "stacked" and name.count(rule.pattern) > 1]
+        if many:
+            yield _error("FV108", f"rule {rule.text} replaces in more than one place of {listing(many, 4)}", many, rule)
+
+
+def _cut(rule: Rule, name: str) -> bool:
+    """The match ends between two characters of one word: the rest of the word would be glued to the new name."""
+    match = re.match(rule.pattern, name)
+    end = match.end() if match else 0
+    return 0 < end < len(name) and bool(re.match(r"\w\w", name[end - 1 : end + 1]))
+
+
+@_rule("FV109")
+def identity(case: Case) -> Iterator[Finding]:
+    """A rule that renames nothing could be a line in `mapping.passthrough`."""
+    for position, rule in enumerate(case.rules.rules):
+        taken = case.taken(position)
+        if taken and rule.index is None and all(item.source == item.target for item in taken):
+            yield _note(
+                "FV109", f"rule {rule.text} leaves {len(taken)} names as they are", [p.source for p in taken], rule
+            )
+
+
+@_rule("FV110")
+def no_target(case: Case) -> Iterator[Finding]:
+    """A key must go to a name that the native model has."""
+    if case.native is None:
+        return
+    lost = {target: items for target, items in case.targets.items() if target not in case.native}
+    if lost:
+        first = next(iter(lost))
+        near = did_you_mean(first, case.native)
+        sources = [item.source for items in lost.values() for item in items]
+        what = f"{len(lost)} targets are not in the native model: {listing(lost)} (from {listing(sources)}).{near}"
+        yield _error("FV110", what, tuple(lost))
+
+
+@_rule("FV111")
+def no_source(case: Case) -> Iterator[Finding]:
+    """Every native parameter and persistent buffer needs a source."""
+    free = set(case.native_free)
+    lacking = [name for name in case.native or {} if name not in case.targets and name not in free]
+    if lacking:
+        yield _error("FV111", f"{len(lacking)} native names have no source: {listing(lacking)}", lacking)
+
+
+@_rule("FV112")
+def order_matters(case: Case) -> Iterator[Finding]:
+    """Where two rules could take one key, their order decides."""
+    for position, rule in enumerate(case.rules.rules):
+        if rule.form != "rename":
+            continue
+        taken = case.taken(position)
+        for later in case.rules.rules[position + 1 :]:
+            both = [p.source for p in taken if later.form == "rename" and later.matches(p.source)]
+            if both and len(both) < len(_matching(case, later)):
+                what = f"{listing(both, 4)} would also match the later rule {later.text}; the order of the two decides"
+                yield _note("FV112", what, both, rule)
+
+
+@_rule("FV113")
+def same_shape(case: Case) -> Iterator[Finding]:
+    """Parts of one shape could be swapped and nothing but parity would show it."""
+    yield from (_note("FV113", *item) for item in _same_shape(case))
+
+
+@_rule("FV114")
+def swapped(case: Case) -> Iterator[Finding]:
+    """The names on both sides contradict each other: this looks swapped."""
+    from fvport.weights import swaps
+
+    for message, names in swaps.swapped(case):
+        yield _error("FV114", message, names)
+
+
+@_rule("FV115")
+def layers_reordered(case: Case) -> Iterator[Finding]:
+    """Layers must keep their order."""
+    from fvport.weights import swaps
+
+    for message, names in swaps.reordered(case):
+        yield _error("FV115", message, names)
+
+
+@_rule("FV116")
+def idle_list(case: Case) -> Iterator[Finding]:
+    """A declared pass-through or exclusion should concern some key."""
+    for pattern in case.passthrough:
+        if not any(not p.rules and re.fullmatch(pattern, p.source) for p in case.mapped.placed):
+            yield _note("FV116", f"mapping.passthrough {pattern!r} concerns no key")
+    for pattern, reason in case.exclude.items():
+        names = case.native or {} if pattern.startswith(NATIVE) else case.shapes
+        hit = [name for name in names if re.fullmatch(pattern.removeprefix(NATIVE), name)]
+        if not hit:
+            yield _note("FV116", f"mapping.exclude {pattern!r} concerns no key")
+        elif not reason.strip():
+            yield _error("FV116", f"mapping.exclude {pattern!r} leaves out {listing(hit, 4)} without a reason", hit)
+        else:
+            yield _note("FV116", f"left out: {listing(hit, 4)} ({reason})", hit)
+
+
+def _same_shape(case: Case) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """One line a kind of neighbourhood: names that differ by their part only and share a shape, with the pairing
+    chosen.
+    """
+    groups: dict[tuple[Any, ...], dict[str, Placed]] = {}
+    for item in case.mapped.placed:
+        for family, part in roles.roles(item.source).items():
+            stem, _ = roles.template(item.source)
+            neutral = ".".join("*" if part == roles.roles(word).get(family) else word for word in stem.split("."))
+            key = (family, neutral, case.shapes[item.source])
+            groups.setdefault(key, {}).setdefault(part, item)
+    for (family, neutral, shape), parts in groups.items():
+        if len(parts) > 1:
+            pairs = ", ".join(f"{part}: {item.source} -> {_place(item)}" for part, item in sorted(parts.items()))
+            yield (
+                f"{family} of {neutral} share the shape {list(shape)}: {pairs}",
+                tuple(p.source for p in parts.values()),
+            )
+
+
+def _place(item: Placed) -> str:
+    return item.target if item.index is None else f"{item.target}[{item.index} of {item.count}]"

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weight-name rules as one object: what FastVideo declares on an arch config, and what it does with it, exactly.
+
+Two forms of FastVideo become one ordered list:
+
+- `param_names_mapping` {pattern: target | (target, i, n)}: the first pattern that `re.match`es wins, `re.sub` makes
+  the new
+  name, and n sources with indices 0..n-1 are joined along dimension 0; a name that nothing matches stays as it is;
+- `stacked_params_mapping` [(fused, part, shard)]: the first `part` that is contained in the (renamed) name wins, and is
+  replaced by `fused`; parts of one `fused` are joined along dimension 0 in the order q, k, v or 0, 1, 2 of their
+  shards.
+
+Renames come first, then stacking. Where these rules differ from what a loader does, coverage by value (`values.py`)
+tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fvport.errors import UsageError
+
+SHARD_ORDER = {"q": 0, "k": 1, "v": 2}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule. `form` is `rename` (a regular expression) or `stacked` (a substring); `index` of `count` says its
+    merge place.
+    """
+
+    form: str
+    pattern: str
+    target: str
+    index: int | None = None
+    count: int | None = None
+    shard: str | int | None = None  # stacked: as declared
+
+    def matches(self, name: str) -> bool:
+        return self.pattern in name if self.form == "stacked" else re.match(self.pattern, name) is not None
+
+    def rewrite(self, name: str) -> str:
+        if self.form == "stacked":
+            return name.replace(self.pattern, self.target)
+        return re.sub(self.pattern, self.target, name)
+
+    @property
+    def text(self) -> str:
+        """`pattern -> target [1 of 3]`, as reports show it."""
+        place = "" if self.index is None else f" [{self.index} of {self.count}]"
+        arrow = "~>" if self.form == "stacked" else "->"
+        return f"{self.pattern} {arrow} {self.target}{place}"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where one official tensor goes. `rules` are positions in the rule list (none: it passed through under its
+    name).
+    """
+
+    source: str
+    target: str
+    index: int | None = None
+    count: int | None = None
+    rules: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Mapped:
+    placed: tuple[Placed, ...]
+
+    def targets(self) -> dict[str, list[Placed]]:
+        """{native name: its sources in merge order}. More than one source without an index is a collision."""
+        found: dict[str, list[Placed]] = {}
+        for item in self.placed:
+            found.setdefault(item.target, []).append(item)
+        return {name: sorted(items, key=lambda p: -1 if p.index is None else p.index) for name, items in found.items()}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """An ordered rule list. `provenance`: `declared` (on the arch config), `identity`, or `inferred` (from watching
+    a load).
+    """
+
+    rules: tuple[Rule, ...] = ()
+    provenance: str = "declared"
+    source: str = ""  # where it was declared, such as fastvideo.configs.models.dits.tiny_wan:TinyWanArchConfig
+
+    @classmethod
+    def from_fastvideo(
+        cls,
+        names: Mapping[str, Any] | None = None,
+        stacked: Sequence[Sequence[Any]] | None = None,
+        provenance: str = "",
+        source: str = "",
+    ) -> Rules:
+        """From `param_names_mapping` and `stacked_params_mapping` as they stand on an arch config."""
+        rules = [_rename(pattern, target, source) for pattern, target in (names or {}).items()]
+        rules += _stacked(stacked or (), source)
+        return cls(tuple(rules), provenance or ("declared" if rules else "identity"), source)
+
+    def to_fastvideo(self) -> tuple[dict[str, Any], list[tuple[str, str, str | int]]]:
+        """(`param_names_mapping`, `stacked_params_mapping`): the inverse of `from_fastvideo`."""
+        names: dict[str, Any] = {}
+        stacked: list[tuple[str, str, str | int]] = []
+        for rule in self.rules:
+            if rule.form == "stacked":
+                stacked.append((rule.target, rule.pattern, rule.shard if rule.shard is not None else ""))
+            else:
+                names[rule.pattern] = rule.target if rule.index is None else (rule.target, rule.index, rule.count)
+        return names, stacked
+
+    def to_json(self) -> dict[str, Any]:
+        rules = [[r.form, r.pattern, r.target, r.index, r.count, r.shard] for r in self.rules]
+        return {"rules": rules, "provenance": self.provenance, "source": self.source}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Rules:
+        try:
+            rules = tuple(Rule(*entry) for entry in data["rules"])
+            return cls(rules, data.get("provenance", "declared"), data.get("source", ""))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"this is not a rule list ({error})", where="mapping rules") from None
+
+    def place(self, name: str) -> Placed:
+        """Where one official name goes. `re.error` for a pattern that is none: `lint` says so first (FV101)."""
+        used, target = [], name
+        index = count = None
+        for position, rule in self._first("rename", name):
+            used.append(position)
+            target, index, count = rule.rewrite(name), rule.index, rule.count
+        for position, rule in self._first("stacked", target) if index is None else ():
+            used.append(position)
+            target, index, count = rule.rewrite(target), rule.index, rule.count
+        return Placed(name, target, index, count, tuple(used))
+
+    def _first(self, form: str, name: str) -> list[tuple[int, Rule]]:
+        hit = ((n, rule) for n, rule in enumerate(self.rules) if rule.form == form and rule.matches(name))
+        return [found] if (found := next(hit, None)) else []
+
+    def apply(self, names: Iterable[str]) -> Mapped:
+        return Mapped(tuple(self.place(name) for name in names))
+
+    def canonical(
+        self, passthrough: Sequence[str] = (), exclude: Mapping[str, str] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """What a signature is about: the rules in their order, and the lists that go with them. Not where they came
+        from.
+        """
+        rules = [[r.form, r.pattern, r.target, r.index, r.count, r.shard] for r in self.rules]
+        extra = {key: value for key, value in more.items() if value}
+        return {"rules": rules, "passthrough": sorted(passthrough), "exclude": dict(exclude or {}), **extra}
+
+    def digest(self, passthrough: Sequence[str] = (), exclude: Mapping[str, str] | None = None, **more: Any) -> str:
+        """`sha256:...` of `canonical`: changes when a rule, its place, or a list changes, and with nothing else."""
+        text = json.dumps(self.canonical(passthrough, exclude, **more), sort_keys=True, separators=(",", ":"))
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _rename(pattern: Any, target: Any, source: str) -> Rule:
+    index = count = None
+    if isinstance(target, (tuple, list)):
+        if len(target) != 3 or not isinstance(target[0], str):
+            raise UsageError(f"the target of {pattern!r} must be a name or (name, index, count)", where=source)
+        target, index, count = target
+    if not isinstance(pattern, str) or not isinstance(target, str):
+        raise UsageError(f"the rule {pattern!r} must go from a pattern to a name", where=source)
+    return Rule("rename", pattern, target, index, count)
+
+
+def _stacked(entries: Sequence[Sequence[Any]], source: str) -> list[Rule]:
+    for entry in entries:
+        if len(entry) != 3 or not all(isinstance(word, str) for word in entry[:2]):
+            raise UsageError(f"the stacked rule {entry!r} must be (fused name, part's name, shard)", where=source)
+    rules = []
+    for fused, part, shard in entries:
+        shards = [entry[2] for entry in entries if entry[0] == fused]
+        index = SHARD_ORDER.get(shard, shard) if isinstance(shard, str) else shard
+        if not isinstance(index, int):  # a shard's name that says no order: the order of the list
+            index = shards.index(shard)
+        rules.append(Rule("stacked", part, fused, index, len(shards), shard))
+    return rules
