@@ -231,8 +231,16 @@ class Port:
         return self.file.parent
 
     @property
+    def hub_id(self) -> str:
+        """The hub id that `official.weights` is, or '' where it is a folder."""
+        weights = self.official.weights
+        local = weights.startswith(("official_weights/", ".", "/", "~")) or (self.root / weights).exists()
+        return "" if local or not re.fullmatch(r"[\w.-]+/[\w.-]+", weights) else weights
+
+    @property
     def official_weights(self) -> Path:
-        return self.root / self.official.weights
+        """The official release's folder; a hub id is fetched to `official_weights/<slug>`."""
+        return self.root / (f"official_weights/{self.slug}" if self.hub_id else self.official.weights)
 
     @property
     def load_tree(self) -> Path:
