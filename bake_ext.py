@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """cookiecutter's door into the template's own package: runs while the questions' answers are rendered.
 
-It finds the template's root (the folder of this file), makes `fvport` importable from there, and gives every template `p`
-(the port) and `bake` (what the hook needs). A wrong answer is refused here, before anything is written. Standard
+It finds the template's root (the folder of this file), makes `fvport` importable from there, and gives every template
+`p` (the port) and `bake` (what the hook needs). A wrong answer is refused here, before anything is written. Standard
 library and jinja2 only; the logic is fvport.scaffold.bridge.
 """
 

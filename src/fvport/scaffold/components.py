@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which native side each component of a release gets: reuse, an archetype, or a skeleton; and what its files are called."""
+"""Which native side each component of a release gets (reuse, archetype, skeleton), and what its files are called."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def camel(slug: str) -> str:
 
 
 def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortContext:
-    """Check the answers, read the checkpoint, choose what follows. Raises UsageError or BlockedError; writes nothing."""
+    """Check the answers, read the checkpoint, choose what follows. UsageError or BlockedError; writes nothing."""
     answers = validate.answers(given)
     hub_id, path = validate.weights(answers["official_weights"], cwd)
     inspection = read(path)
@@ -219,12 +219,15 @@ def _workload(p: PortContext, answer: str) -> None:
         p.workload = answer
         return
     known, words = facts.pipeline(p.official_pipeline), f"{p.official_pipeline} {p.hub_id} {p.model}"
-    video = "num_frames" in known.get("call", {}) or (not known and not re.search(r"image|flux|t2i", words, re.IGNORECASE))
+    takes_image = known.get("inputs", [])[:1] == ["image"]
+    video = "num_frames" in known.get("call", {}) or (
+        not known and not re.search(r"image|flux|t2i", words, re.IGNORECASE)
+    )
     if re.search(r"audio", words, re.IGNORECASE) and not video:
         p.workload = "t2a"
     elif re.search(r"VideoToVideo|V2V", words):
         p.workload = "v2v"
-    elif re.search(r"ImageToVideo|I2V|img2vid", words, re.IGNORECASE) or (known and video and known["inputs"][:1] == ["image"]):
+    elif re.search(r"ImageToVideo|I2V|img2vid", words, re.IGNORECASE) or (video and takes_image):
         p.workload = "i2v"
     elif re.search(r"Img2Img|Edit|I2I|Kontext", words) and not video:
         p.workload = "i2i"

@@ -37,7 +37,7 @@ MEDIA_INPUTS = ("image", "video", "audio", "control_image", "control_video")
 
 @cache
 def fastvideo() -> dict[str, Any]:
-    """{version, families, modules, classes: {registered name: {bucket, module, class, config}}, config_classes, ...}."""
+    """{version, families, modules, classes: {registered name: {bucket, native, config}}, config_classes, ...}."""
     return json.loads((HERE / "fastvideo_facts.json").read_text(encoding="utf-8"))
 
 
@@ -105,7 +105,7 @@ def _registry(root: Path, configs: dict[str, Path]) -> dict[str, dict[str, str]]
     legacy = ast.parse((root / "models/registry.py").read_text(encoding="utf-8"))
     for node in ast.walk(legacy):
         if isinstance(node, ast.Dict):
-            for key, value in zip(node.keys, node.values):
+            for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and isinstance(value, ast.Tuple) and len(value.elts) == 3:
                     entries.setdefault(key.value, tuple(ast.literal_eval(value)))
     return {name: _located(root, configs, *entry) for name, entry in entries.items()}
@@ -161,7 +161,8 @@ def read_diffusers(root: Path, version: str) -> dict[str, Any]:
 def _signature(call: ast.FunctionDef) -> dict[str, Any]:
     args = call.args.posonlyargs + call.args.args + call.args.kwonlyargs
     plain = call.args.posonlyargs + call.args.args
-    defaults = dict(zip([a.arg for a in plain[len(plain) - len(call.args.defaults) :]], call.args.defaults))
+    given = call.args.defaults  # of the last arguments
+    defaults = dict(zip([a.arg for a in plain[len(plain) - len(given) :]], given, strict=True))
     values: dict[str, Any] = {}
     for arg in args:
         if arg.arg in CALL_KEYS:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bake's last step, run by the hook: component files, the link to the checkpoint, next steps. Standard library only."""
+"""The last step of a bake, run by the hook: component files, the link to the checkpoint, next steps."""
 
 from __future__ import annotations
 
@@ -64,9 +64,8 @@ def next_steps(summary: dict[str, Any], root: Path) -> str:
     rows = [f"{summary['model']}: port in {root}", ""]
     width = max((len(name) for name in summary["components"]), default=0)
     for name, c in summary["components"].items():
-        rows.append(
-            f"  {name:{width}}  {c['mode']:11}  {c['archetype'] or ('skeleton' if c['mode'] == 'port' else '')}".rstrip()
-        )
+        source = c["archetype"] or ("skeleton: to be written" if c["mode"] == "port" else "")
+        rows.append(f"  {name:{width}}  {c['mode']:11}  {source}".rstrip())
     for title, key in (("Chosen", "inferred"), ("Not known", "unknown"), ("To decide", "decisions")):
         if summary[key]:
             rows += ["", f"{title}:", *(f"  - {text}" for text in summary[key])]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -13,8 +14,8 @@ WIDTH = 120
 def pyrepr(value: Any, indent: int = 0, used: int = 0) -> str:
     """A Python literal for a place `used` columns into a line of a block that is indented by `indent`.
 
-    On one line where it fits in 120 columns (with one column to spare for a comma or bracket), else one item a line with
-    a trailing comma, which is what yapf keeps.
+    On one line where it fits in 120 columns (with one column to spare for a comma or bracket), else one item a line
+    with a trailing comma, which is what yapf keeps.
     """
     flat = _flat(value)
     if len(flat) + max(used, indent) + 1 <= WIDTH or not isinstance(value, (list, tuple, dict)) or not value:
@@ -41,7 +42,7 @@ def _flat(value: Any) -> str:
         return "(" + ", ".join(map(_flat, value)) + (", )" if len(value) == 1 else ")")
     if isinstance(value, list):
         return "[" + ", ".join(map(_flat, value)) + "]"
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     return repr(value)
 
@@ -70,7 +71,7 @@ def tomlkey(key: str) -> str:
 
 
 def oneline(text: str) -> str:
-    """Free text made safe for a comment, a docstring or a heading: one line, no backslash, no double quote, no markup."""
+    """Free text made safe for a comment, a docstring or a heading: one line, no backslash, double quote or markup."""
     text = "".join(c if c.isprintable() else " " for c in text)
     text = text.replace("\\", "/").replace('"', "'").replace("`", "'").replace("<", "(").replace(">", ")")
     return " ".join(re.sub(r"[{}|]", " ", text).split()) or "model"

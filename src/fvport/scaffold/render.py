@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files whose number and content follow the components: native classes, configs, oracle, parity tests, conversion."""
+"""The files whose number follows the components: native classes, configs, oracle, parity tests, conversion script."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _template(c: ComponentContext, name: str) -> str:
 def oracle(p: PortContext) -> str:
     """oracle.py: one header, each component's functions, the pipeline's. Imports of the parts are gathered on top."""
     names = [_template(c, "oracle.py.jinja") for c in p.checked]
-    parts = [render(name, p, c) for name, c in zip(names, p.checked)]
+    parts = [render(name, p, c) for name, c in zip(names, p.checked, strict=True)]
     if (library.HERE / "_pipeline" / "oracle.py.jinja").is_file():
         parts.append(render("_pipeline/oracle.py.jinja", p))
     imports, bodies = {"from __future__ import annotations"}, []

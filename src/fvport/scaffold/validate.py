@@ -131,7 +131,7 @@ def _word(key: str, value: str) -> None:
 
 
 def weights(text: str, cwd: Path) -> tuple[str, Path | None]:
-    """(hub id or "", local path or None) of the answer `official_weights`. BlockedError when a local path is missing."""
+    """(hub id or "", local path or None) of the answer `official_weights`. BlockedError where a path is missing."""
     text = text.strip()
     if not text:
         return "", None
