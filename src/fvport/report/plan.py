@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PLAN.md's progress, and the one step that writes evidence into the port's Markdown (`fvport plan --sync`).
+
+It ticks the items of PLAN.md that name checks, and fills generated blocks:
+
+    <!-- fvport:begin component-matrix -->
+    ... made from evidence ...
+    <!-- fvport:end component-matrix -->
+
+All else is people's. Running it twice changes nothing; no check reads what it writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport import evidence as ev
+from fvport import figures, gate, planfile
+from fvport.errors import UsageError, did_you_mean
+from fvport.gate import Verdict
+from fvport.spec import Component, Port
+
+
+@dataclass
+class Progress:
+    """PLAN.md item by item, and which files a sync changed."""
+
+    items: list[dict[str, Any]]
+    changed: list[str] = field(default_factory=list)
+    synced: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        done = sum(item["done"] for item in self.items)
+        return {"done": done, "of": len(self.items), "items": self.items, "changed": self.changed}
+
+    def text(self) -> str:
+        lines, section = [], None
+        for item in self.items:
+            if item["section"] != section:
+                section = item["section"]
+                lines.append(f"{section}")
+            waits = f"  (waits for {', '.join(item['gate'])})" if item["gate"] and not item["done"] else ""
+            lines.append(f"  [{'x' if item['done'] else ' '}] {item['text']}{waits}")
+        done = sum(item["done"] for item in self.items)
+        lines.append(
+            f"{done} of {len(self.items)} items done." if self.items else "There is no PLAN.md with checkboxes."
+        )
+        if self.synced:
+            lines.append(f"Brought up to date: {', '.join(self.changed) or 'nothing had changed'}.")
+        return "\n".join(lines)
+
+
+def progress(port: Port) -> Progress:
+    """Each item of PLAN.md with `done` from evidence. Reads only."""
+    return Progress(gate.decide(port).plan)
+
+
+def sync(port: Port) -> Progress:
+    """Tick PLAN.md and fill the generated blocks of PORT_STATUS.md, README.md and the docs page from evidence."""
+    verdict = gate.decide(port)
+    new = {path: _filled(port, verdict, path) for path in files(port) if path.is_file()}
+    plan = port.folder / "PLAN.md"
+    if plan in new:
+        new[plan] = _ticked(new[plan], plan, verdict)
+    result = Progress(verdict.plan, synced=True)
+    for path, text in new.items():
+        if text != path.read_text(encoding="utf-8"):
+            part = path.with_name(f"{path.name}.{os.getpid()}.part")
+            part.write_text(text, encoding="utf-8")
+            os.replace(part, path)
+            result.changed.append(path.relative_to(port.root).as_posix())
+    return result
+
+
+def files(port: Port) -> list[Path]:
+    """The Markdown files that a sync may change."""
+    names = ("PLAN.md", "PORT_STATUS.md", "README.md")
+    return [*(port.folder / name for name in names), port.root / "docs" / "inference" / f"{port.slug}.md"]
+
+
+def _ticked(text: str, path: Path, verdict: Verdict) -> str:
+    lines = text.splitlines(keepends=True)
+    for item in planfile.read(path):
+        if item.gate:
+            done = gate.done(item, verdict.rows)
+            lines[item.line - 1] = planfile.tick(lines[item.line - 1], done)
+    return "".join(lines)
+
+
+def _filled(port: Port, verdict: Verdict, path: Path) -> str:
+    text = path.read_text(encoding="utf-8")
+
+    def fill(match: Any) -> str:
+        name = match[2]
+        if name not in BLOCKS:
+            near = did_you_mean(name, BLOCKS)
+            raise UsageError(f'unknown generated block "{name}" ({", ".join(BLOCKS)}).{near}', where=str(path))
+        return match[1] + BLOCKS[name](port, verdict) + match[4]
+
+    return ev.GENERATED.sub(fill, text)
+
+
+# --- the blocks ------------------------------------------------------------------------------------------------------
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    lines += [f"| {' | '.join(' '.join(str(c).replace('|', '/').split()) or '-' for c in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def status(verdict: Verdict, check: str, component: str) -> str:
+    """FastVideo's status word for one component of one check."""
+    row = verdict.row(check)
+    if row is None:
+        return "not in the gate"
+    if row.record is None or row.state != "current":
+        return "blocked" if row.record is None else f"blocked ({row.state})"
+    mine = [item for item in row.record.items if gate._speaks_of(item, component)]
+    if not mine:
+        return "scaffold_skip"
+    words = {item.verdict for item in mine}
+    return "debug_red" if "fail" in words else "blocked" if "blocked" in words else "non_skip_pass"
+
+
+def component_status(verdict: Verdict, component: Component) -> str:
+    """The component inventory's word: reuse_pending, reuse_proven, port_pending, non_skip_pass, blocked."""
+    if component.mode == "passthrough":
+        return "passthrough"
+    word = status(verdict, "parity", component.name)
+    if word == "non_skip_pass":
+        return "reuse_proven" if component.mode == "reuse" else word
+    return "reuse_pending" if component.mode == "reuse" else "port_pending"
+
+
+def _matrix(port: Port, verdict: Verdict) -> str:
+    head = (
+        "Component",
+        "Type",
+        "Reuse/Port",
+        "Official Definition",
+        "FastVideo Target",
+        "Mapping",
+        "Conversion",
+        "Parity",
+    )
+    rows = []
+    for name, c in port.components.items():
+        words = [
+            status(verdict, check, name) if c.needs_parity else "-" for check in ("mapping", "conversion", "parity")
+        ]
+        rows.append((name, c.kind, c.mode, c.official, c.native, *words))
+    return table(head, rows)
+
+
+def _tests(port: Port, verdict: Verdict) -> str:
+    rows = [
+        (name, c.official, f"`{port.test_file(c)}`", status(verdict, "parity", name))
+        for name, c in port.components.items()
+        if c.needs_parity
+    ]
+    return table(("Component", "Official class", "Test", "Status"), rows)
+
+
+def _commands(port: Port, verdict: Verdict) -> str:
+    rows = []
+    for row in verdict.rows:
+        note = row.reasons[0] if row.reasons else row.title
+        rows.append((row.check, f"`fvport check {row.check}`", f"{row.verdict} ({row.status})", note))
+    return table(("Scope", "Command", "Last Result", "Notes"), rows)
+
+
+def _gate(port: Port, verdict: Verdict) -> str:
+    rows = [(row.check, row.verdict, row.device or "-", row.scale or "-", row.title) for row in verdict.rows]
+    return table(("Check", "Verdict", "Device", "Scale", "Row of the gate"), rows)
+
+
+def _phase(port: Port, verdict: Verdict) -> str:
+    number, name = phase(verdict)
+    rows = [("phase", f"{number} {name}"), ("status", verdict.verdict), ("next", f"`{verdict.next_step}`")]
+    return table(("Field", "Value"), rows)
+
+
+def phase(verdict: Verdict) -> tuple[int, str]:
+    """FastVideo's phase as the evidence shows it: the first one whose checks are not all green."""
+    steps = (
+        (5, "mapping and conversion", ("mapping", "keys", "config", "conversion")),
+        (6, "component parity", ("parity",)),
+        (9, "activation and local verification", ("smoke", "pipeline", "example")),
+        (10, "quality regression", ("ssim",)),
+        (11, "hot-path review and handoff", ("docs", "boundary")),
+    )
+    for number, name, checks in steps:
+        if any(row.check in checks and row.verdict not in ("pass", "waived") for row in verdict.rows):
+            return number, name
+    return 11, "hot-path review and handoff"
+
+
+def _signed(port: Port, verdict: Verdict) -> str:
+    rows = [(s["component"], s["by"] or "nobody", s["on"], f"`{s['digest'][:23]}`") for s in verdict.signatures]
+    return table(("Component", "Signed by", "On", "Digest of the rules"), rows)
+
+
+BLOCKS: dict[str, Callable[[Port, Verdict], str]] = {
+    "figures": lambda port, verdict: figures.render(port),
+    "component-matrix": _matrix,
+    "parity-tests": _tests,
+    "parity-commands": _commands,
+    "gate": _gate,
+    "phase": _phase,
+    "signatures": _signed,
+}
