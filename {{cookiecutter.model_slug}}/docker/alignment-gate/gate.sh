@@ -22,7 +22,7 @@ while (($#)) && [[ $1 != -- ]]; do
   sessions+=("$1"); shift
 done
 (($#)) && shift
-((${#sessions[@]})) || wrong "name at least one session, such as: gate.sh mapping keys"
+[[ -n ${sessions[*]:-} ]] || wrong "name at least one session, such as: gate.sh mapping keys"
 
 port=$(cd "${FVPORT_PORT:-.}" 2>/dev/null && pwd) || wrong "FVPORT_PORT=${FVPORT_PORT:-.} is no folder"
 [[ -f $port/noxfile.py ]] || wrong "$port holds no noxfile.py: set FVPORT_PORT to the port's folder"
@@ -84,7 +84,7 @@ if [[ -n ${FVPORT_OUT:-} ]]; then
   done
 fi
 
-((${#red[@]})) && say "not green: ${red[*]}"
+[[ -n ${red[*]:-} ]] && say "not green: ${red[*]}"
 for code in "${codes[@]}"; do ((code > 128)) && exit "$code"; done
 for worst in 1 2 3; do
   for code in "${codes[@]}"; do ((code == worst)) && exit "$worst"; done

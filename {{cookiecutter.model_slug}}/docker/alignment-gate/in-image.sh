@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Run sessions of the port in the current folder inside the gate's image: in-image.sh SESSION... [-- ARGUMENTS]
+#
+# IMAGE          an image that exists (default: built from docker/alignment-gate, once for each text of that folder)
+# DEVICE         cpu or cuda (default: cuda where there is a GPU)
+# NETWORK        the container's network (default: the engine's own; `none` for checks)
+# OUT            folder under the current one that receives the evidence (default: gate-out)
+# DOCKER         docker or podman
+# FVPORT_READ_ONLY  further folders that the port links to, one a line, mounted at their own path
+# FVPORT_SOURCE  what the built image installs fvport from (default: the Dockerfile's)
+set -euo pipefail
+
+folder=$(dirname "${BASH_SOURCE[0]}")
+docker=${DOCKER:-docker}
+read -ra engine_flags <<<"${FVPORT_ENGINE_FLAGS:-}"
+read -ra build_flags <<<"${FVPORT_BUILD_FLAGS:-}"
+read -ra run_flags <<<"${FVPORT_RUN_FLAGS:-}"
+engine() { "$docker" "${engine_flags[@]}" "$@"; }
+
+command -v "$docker" >/dev/null || { echo "in-image.sh: $docker is not on this machine (DOCKER names another)" >&2; exit 2; }
+gpu=; [[ -e /dev/nvidiactl ]] && gpu=yes
+device=${DEVICE:-${gpu:+cuda}}; device=${device:-cpu}
+[[ $device == cuda && -z $gpu ]] && { echo "in-image.sh: DEVICE=cuda, and this machine has no GPU" >&2; exit 3; }
+
+image=${IMAGE:-}
+if [[ -z $image ]]; then
+  text=$(cat "$folder"/Dockerfile "$folder"/*.lock "$folder"/*.sh; echo "${FVPORT_SOURCE:-}")
+  image=localhost/alignment-gate-$device:$(sha256sum <<<"$text" | cut -c1-12)
+  if ! engine image inspect "$image" >/dev/null 2>&1; then
+    [[ -n ${FVPORT_SOURCE:-} ]] && build_flags+=("--build-arg=FVPORT_SOURCE=$FVPORT_SOURCE")
+    engine build "${build_flags[@]}" "--build-arg=DEVICE=$device" -t "$image" "$folder"
+  fi
+fi
+
+mkdir -p "${OUT:-gate-out}"
+run_flags+=(--rm --read-only --tmpfs=/tmp "--volume=$PWD:$PWD" "--workdir=$PWD" --env=OMP_NUM_THREADS
+  "--env=FVPORT_PORT=$PWD" "--env=FVPORT_OUT=$PWD/${OUT:-gate-out}")
+while IFS= read -r extra; do [[ -n $extra ]] && run_flags+=("--volume=$extra:$extra:ro"); done <<<"${FVPORT_READ_ONLY:-}"
+[[ -n ${NETWORK:-} ]] && run_flags+=("--network=$NETWORK")
+# Files belong to the caller; for root the image's own user stays, who must then be able to write here.
+if [[ $(id -u) -ne 0 ]]; then
+  run_flags+=("--user=$(id -u):$(id -g)")
+  [[ $(basename "$docker") == podman ]] && run_flags+=(--userns=keep-id)
+fi
+[[ $device == cuda ]] && run_flags+=(--gpus=all --shm-size=8g)
+engine run "${run_flags[@]}" "$image" "$@"
