@@ -5,8 +5,8 @@
     call(port, "run_pipeline", [folder, arguments, out])   any other function of oracle.py, never cached here
 
 For a component NAME, `build_NAME(folder, dtype)` is given the component's own folder of the official weights,
-`inputs_NAME(config, seed)` that folder's JSON config, and `call_NAME(built, case)` one case with its floating tensors in
-the run's dtype.
+`inputs_NAME(config, seed)` that folder's JSON config, and `call_NAME(built, case)` one case with its floating tensors
+in the run's dtype.
 """
 
 from __future__ import annotations

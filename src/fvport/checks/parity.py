@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""parity: each component's native class against the official one, same inputs, outputs compared, nothing skipped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fvport import fastvideo_api
+from fvport.checks import Options
+from fvport.errors import BlockedError, FvportError
+from fvport.evidence import Evidence, Item
+from fvport.models.forked import signal_words, tail
+from fvport.spec import Component, Port
+
+TODO = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
+LIMIT = 1800.0  # seconds for one component
+USED = ("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer")
+
+
+def required(port: Port) -> list[Component]:
+    return [component for component in port.components.values() if component.needs_parity]
+
+
+def expected(port: Port) -> list[str]:
+    """Every component that needs parity must have an item that passed."""
+    return [component.name for component in required(port)]
+
+
+def inputs(port: Port) -> list[str]:
+    """Everything that a parity result depends on; not the mapping's signature, which no number follows from."""
+    folder = port.folder.relative_to(port.root)
+    tree = port.load_tree.relative_to(port.root)
+    names = [
+        "port:official",
+        "port:fastvideo",
+        "tree:fastvideo",
+        f"file:{folder}/oracle.py",
+        f"file:{tree}/model_index.json",
+    ]
+    names += [f"package:{name}" for name in ("fvport", "torch", "diffusers", "transformers")]
+    for component in required(port):
+        names += [f"port:components.{component.name}.{field}" for field in USED]
+        names += [f"weights:{component.name}", f"file:{port.test_file(component)}"]
+        config = "scheduler_config.json" if component.kind == "scheduler" else "config.json"
+        names.append(f"file:{tree}/{component.weights or component.name}/{config}")
+    return names
+
+
+def run(port: Port, options: Options) -> Evidence:
+    """Run the components' test files, each in a forked child, and say of each output how near it came."""
+    for name in options.components:
+        port.component(name)
+    chosen = [c for c in required(port) if not options.components or c.name in options.components]
+    record = Evidence("parity", port.slug, scale=options.scale)
+    if len(chosen) < len(required(port)):
+        record.notes.append(f"only {', '.join(c.name for c in chosen)} ran")
+    present = [c for c in chosen if (port.root / port.test_file(c)).is_file()]
+    for component in chosen:
+        if component not in present:
+            reason = f"its parity test is not there ({port.test_file(component)})"
+            record.items.append(_item(component, "test", "blocked", reason, todo="Bake the port again: fvport new"))
+    if not present:
+        return record
+    answers = _host(port, present, options)
+    record.device = answers[""]["device"]
+    record.environment = answers[""]["environment"]
+    for component in present:
+        items, notes = component_items(component, answers[component.name])
+        record.items += items
+        record.notes += notes
+    return record
+
+
+def _host(port: Port, chosen: list[Component], options: Options) -> dict[str, Any]:
+    fastvideo_api.check_workspace(port.root)
+    folder = port.state / "cache" / "parity"
+    folder.mkdir(parents=True, exist_ok=True)
+    limit = float(options.extra.get("time_limit", LIMIT))
+    env = fastvideo_api.child_environment(port.root, options.device)
+    with tempfile.TemporaryDirectory(prefix="run.", dir=folder) as scratch:
+        out, log = Path(scratch) / "answers.json", Path(scratch) / "host.log"
+        command = [sys.executable, "-m", "fvport.parity.host", str(port.file), str(out), options.device, str(limit)]
+        command += [component.name for component in chosen]
+        with log.open("wb") as stream:
+            done = subprocess.run(command, check=False, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+        try:
+            return json.loads(out.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            code = done.returncode
+            words = signal_words(-code) if code < 0 else f"ended with code {code}"
+            last = tail(log)
+            kind = BlockedError if "BlockedError" in last else FvportError
+            raise kind(f"the process that hosts the parity tests {words}{last}", todo="Run: nox -s workspace") from None
+
+
+def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[Item], list[str]]:
+    """Items of one component: one an output (its worst case), one for the self test, one for each thing that went wrong."""
+    name = component.name
+    items: list[Item] = []
+    notes: list[str] = []
+    if answer["status"] != "done":
+        items.append(_item(component, "run", "fail", answer["message"], todo=f"Run: fvport check parity {name}"))
+    compared = [found for found in answer.get("compared", []) if found["component"] == name]
+    for found in compared:
+        notes += found.get("notes", [])
+        items += _compared_items(component, found)
+    for test in answer.get("tests", []):
+        items += _test_items(component, test, compared)
+    if not items or (not compared and all(item.verdict == "pass" for item in items)):
+        reason = f"no test compared {name} (parity.compare({name!r}, ...) was never called)"
+        items.append(_item(component, "test", "blocked", reason))
+    return items, notes
+
+
+def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
+    if found.get("problem"):
+        verdict = "blocked" if found.get("blocked") else "fail"
+        return [_item(component, "run", verdict, found["problem"], todo=found.get("todo", ""))]
+    if found["native_class"] != component.native:
+        reason = f"{found['native_class']} ran, port.toml says {component.native}"
+        return [_item(component, "class", "fail", reason)]
+    items = []
+    for output, rows in _by_output(found["results"]).items():
+        worst = max(rows, key=lambda row: (not row["ok"], row["metrics"].get("budget_use", 0.0)))
+        reason = "" if worst["ok"] else f"{name_of(component, worst)} {worst['problem']}"
+        if not worst["ok"] and found.get("where"):
+            reason += f". {found['where'][0].upper()}{found['where'][1:]}"
+        metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
+        todo = "" if worst["ok"] else TODO
+        verdict = "pass" if worst["ok"] else "fail"
+        items.append(
+            Item(
+                f"{component.name}: {worst['case']}/{output}",
+                verdict,
+                reason,
+                metrics,
+                worst["tolerance"],
+                component.name,
+                todo,
+            )
+        )
+    if not items:
+        items.append(_item(component, "outputs", "fail", "nothing was compared"))
+    if all(item.verdict == "pass" for item in items):
+        items.append(_fault_item(component, found["fault"]))
+    return items
+
+
+def _fault_item(component: Component, fault: dict[str, Any]) -> Item:
+    tried = fault.get("faults", [])
+    metrics = {
+        "seen": sum(f["red"] for f in tried),
+        "tried": len(tried),
+        "faults": [f["fault"] for f in tried if f["red"]],
+    }
+    verdict = "pass" if fault.get("seen") else "fail"
+    reason = "" if fault.get("seen") else fault.get("problem") or "no stock fault was tried"
+    return Item(f"{component.name}: stock fault seen", verdict, reason, metrics, {}, component.name)
+
+
+def _test_items(component: Component, test: dict[str, Any], compared: list[dict[str, Any]]) -> list[Item]:
+    """A skip is blocked, never a pass; a failure that no comparison explains is an item of its own."""
+    short = test["test"].rpartition("::")[2] or test["test"]
+    if test["outcome"] == "skipped":
+        reason = f"{short} was skipped or expected to fail; a skip is never a pass ({_last(test['text'])})"
+        return [_item(component, short, "blocked", reason, todo="Take the skip out of the test")]
+    explained = any(not found["passed"] for found in compared)
+    if test["outcome"] == "failed" and not explained:
+        return [_item(component, short, "fail", f"{short} failed: {_last(test['text'])}")]
+    return []
+
+
+def _by_output(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Rows by output, a series such as hidden_states/000 ... as one."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        series, _, index = row["output"].rpartition("/")
+        groups.setdefault(series if series and index.isdigit() else row["output"], []).append(row)
+    return groups
+
+
+def name_of(component: Component, row: dict[str, Any]) -> str:
+    return f"{component.name}, case {row['case']}: {row['output']}"
+
+
+def _item(component: Component, what: str, verdict: str, reason: str, todo: str = "") -> Item:
+    return Item(f"{component.name}: {what}", verdict, reason, component=component.name, todo=todo)
+
+
+def _finite(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Evidence is strict JSON: a figure that is not finite is text."""
+    return {k: str(v) if isinstance(v, float) and v - v != 0 else v for k, v in metrics.items()}
+
+
+def _last(text: str) -> str:
+    lines = [line.strip().removeprefix("E   ").strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:400] if lines else "no message"

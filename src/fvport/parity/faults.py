@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The comparison must go red on a stock fault before its green counts: the self test of every parity run.
+
+Two kinds, each put in and taken out again: a fault in an output (one element off by a thousandth of its rms: the
+comparison itself), and faults in native weights (two tensors of one shape swapped, one row scaled by one percent: the
+whole way from the native class to the verdict). A test whose `call` does not use the native class sees no weight fault and is red.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fvport.parity import compare
+from fvport.spec import Component
+
+TRIES = 6  # weight faults tried until one of each kind was seen; a weight may be unused by the cases
+
+
+def self_test(
+    component: Component,
+    module: Any,
+    official: Any,
+    outputs: dict[str, compare.Outputs],
+    rerun: Callable[[str], compare.Outputs],
+) -> dict[str, Any]:
+    """`{"seen": bool, "faults": [{"fault", "red", "changed"}], "problem"}`; the module is as before afterwards."""
+    tried = [_output_fault(component, official, outputs)]
+    if _parameters(module):
+        for kind in (_swap, _row):
+            tried += _weight_faults(kind, component, module, official, outputs, rerun)
+    kinds = list(dict.fromkeys(fault["kind"] for fault in tried))
+    unseen = [kind for kind in kinds if not any(fault["red"] for fault in tried if fault["kind"] == kind)]
+    missed = [fault["fault"] for fault in tried if fault["kind"] in unseen]
+    problem = ""
+    if unseen:
+        problem = f"a stock fault stayed green, so this comparison proves nothing: {'; '.join(missed[:3])}"
+    return {"seen": not unseen, "problem": problem, "faults": tried}
+
+
+def _output_fault(component: Component, official: Any, outputs: dict[str, compare.Outputs]) -> dict[str, Any]:
+    """One element of the largest output moved by 1e-3 of its rms (an integer by one)."""
+    import torch
+
+    case = next(iter(outputs))
+    name = max(outputs[case].tensors, key=lambda n: outputs[case].tensors[n].numel())
+    tensor = outputs[case].tensors[name].clone()
+    flat = tensor.view(-1)
+    place = flat.numel() // 2
+    if tensor.is_floating_point() or tensor.is_complex():
+        rms = float(tensor.abs().double().pow(2).mean().sqrt()) or 1.0
+        flat[place] += max(1e-3 * rms, float(abs(flat[place])) * 1e-3)
+    elif tensor.dtype == torch.bool:
+        flat[place] = ~flat[place]
+    else:
+        flat[place] = flat[place] + 1
+    wrong = compare.Outputs({**outputs[case].tensors, name: tensor}, outputs[case].containers)
+    red = not all(r.ok for r in compare.compare_outputs(official.outputs(case), wrong, component.tolerance))
+    return {
+        "kind": "output",
+        "fault": f"one element of {case}/{name} off by 1e-3 of its rms",
+        "red": red,
+        "changed": True,
+    }
+
+
+def _weight_faults(
+    kind: Callable[[Any, int], Any],
+    component: Component,
+    module: Any,
+    official: Any,
+    outputs: dict[str, compare.Outputs],
+    rerun: Callable[[str], compare.Outputs],
+) -> list[dict[str, Any]]:
+    """Faults of one kind, until one changed an output: only then can the comparison be asked to see it."""
+    tried = []
+    for attempt in range(TRIES):
+        fault = kind(module, attempt)
+        if fault is None:
+            break
+        words, context = fault
+        changed = red = False
+        with context:
+            for case, right in outputs.items():
+                wrong = rerun(case)
+                changed = changed or not _equal(wrong, right)
+                rows = compare.compare_outputs(official.outputs(case), wrong, component.tolerance)
+                red = red or not all(row.ok for row in rows)
+                if red:
+                    break
+        tried.append({"kind": kind.__name__.strip("_"), "fault": words, "red": red, "changed": changed})
+        if red:
+            break
+    return tried
+
+
+def _parameters(module: Any) -> list[tuple[str, Any]]:
+    named = getattr(module, "named_parameters", None)
+    return [(n, p) for n, p in named() if p.is_floating_point() and p.numel() > 1] if named else []
+
+
+def _spread(items: list[Any], attempt: int) -> Any:
+    """Different places for different attempts: middle, first, last, then between."""
+    order = [len(items) // 2, 0, len(items) - 1, len(items) // 4, 3 * len(items) // 4, len(items) // 3]
+    return items[order[attempt % len(order)]]
+
+
+def _swap(module: Any, attempt: int) -> tuple[str, Any] | None:
+    """Two parameters of one shape and different values, exchanged."""
+    shapes: dict[tuple[int, ...], list[tuple[str, Any]]] = {}
+    for name, parameter in _parameters(module):
+        shapes.setdefault(tuple(parameter.shape), []).append((name, parameter))
+    groups = [group for shape, group in shapes.items() if len(group) > 1 and len(shape) > 1]
+    groups = groups or [group for group in shapes.values() if len(group) > 1]
+    if not groups:
+        return None
+    group = _spread(groups, attempt)
+    (name_a, a), (name_b, b) = group[0], group[-1]
+    return f"{name_a} and {name_b} swapped", _values([(a, b.detach().clone()), (b, a.detach().clone())])
+
+
+def _row(module: Any, attempt: int) -> tuple[str, Any] | None:
+    """One row of one parameter (preferably of a matrix) scaled by one percent."""
+    matrices = [(n, p) for n, p in _parameters(module) if p.dim() > 1 and "embed" not in n]
+    name, parameter = _spread(matrices or _parameters(module), attempt)
+    wrong = parameter.detach().clone()
+    row = wrong.shape[0] // 2
+    wrong[row] = wrong[row] * 1.01 + 0.01
+    return f"row {row} of {name} scaled by 1.01", _values([(parameter, wrong)])
+
+
+@contextlib.contextmanager
+def _values(pairs: list[tuple[Any, Any]]) -> Iterator[None]:
+    import torch
+
+    kept = [parameter.detach().clone() for parameter, _ in pairs]
+    try:
+        with torch.no_grad():
+            for parameter, value in pairs:
+                parameter.data.copy_(value)
+        yield
+    finally:
+        with torch.no_grad():
+            for (parameter, _), value in zip(pairs, kept, strict=True):
+                parameter.data.copy_(value)
+
+
+def _equal(a: compare.Outputs, b: compare.Outputs) -> bool:
+    if a.tensors.keys() != b.tensors.keys():
+        return False
+    return all(t.shape == b.tensors[n].shape and bool(t.eq(b.tensors[n]).all()) for n, t in a.tensors.items())

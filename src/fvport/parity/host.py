@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m fvport.parity.host PORT_TOML OUT DEVICE LIMIT COMPONENT ...`: FastVideo once, then a fork each.
+
+A crash, a hang or an out-of-memory kill is that component's failure and no other's. OUT gets `{component: answer}`, an
+answer being `{"status", "message", "compared", "tests", "seconds", "peak_mb"}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from fvport import fastvideo_api, spec
+from fvport.models import forked
+from fvport.parity import plugin
+from fvport.spec import Port
+
+
+def main(argv: list[str]) -> int:
+    file, out, device, limit, *names = argv
+    port = spec.parse(Path(file))
+    runtime = fastvideo_api.boot(port.root, device, distributed=False)
+    answers: dict[str, Any] = {"": {"environment": fastvideo_api.environment(port.root)}}
+    answers[""]["device"] = {"kind": runtime.device, "name": runtime.device_name}
+    for name in names:
+        answers[name] = run_component(port, name, float(limit), Path(out).parent)
+        print(
+            f"parity: {name}: {answers[name]['status']} ({answers[name]['seconds']:.1f} s)", file=sys.stderr, flush=True
+        )
+    part = Path(out).with_suffix(".part")
+    part.write_text(json.dumps(answers), encoding="utf-8")
+    os.replace(part, out)
+    return 0
+
+
+def run_component(port: Port, name: str, limit: float, folder: Path) -> dict[str, Any]:
+    """One component's test file in a forked pytest."""
+    found = folder / f"{name}.found.json"
+    found.unlink(missing_ok=True)
+
+    def tests() -> int:
+        import pytest
+
+        os.environ[plugin.OUT_VARIABLE] = str(found)
+        os.chdir(port.root)
+        path = str(port.root / port.test_file(port.component(name)))
+        options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--noconftest", "-o", "addopts="]
+        options += ["--import-mode=importlib", f"--rootdir={port.root}", "-c", os.devnull]
+        registered = any(dist_name == "fvport" for dist_name in _plugins())
+        return int(pytest.main([*options, path], plugins=[] if registered else [plugin]))
+
+    outcome = forked.run(tests, name=f"parity of {name}", log=folder / f"{name}.log", timeout=limit)
+    data = {"compared": [], "tests": []}
+    with contextlib.suppress(OSError, ValueError):
+        data = json.loads(found.read_text(encoding="utf-8"))
+    plain = {"status": outcome.status, "message": outcome.message, "code": outcome.value, "seconds": outcome.seconds}
+    return {**data, **plain, "peak_mb": outcome.peak_mb, "log": outcome.log}
+
+
+def _plugins() -> list[str]:
+    from importlib import metadata
+
+    return [entry.name for entry in metadata.entry_points(group="pytest11")]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

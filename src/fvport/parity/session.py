@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One component, both sides: the oracle's cached results against the native class, and a self test of the comparison.
+
+Needs a booted FastVideo. `compare_component` is what a test's `parity.compare(...)` calls.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport import fastvideo_api
+from fvport.errors import FvportError
+from fvport.models import forked, native
+from fvport.parity import compare, faults, oracle, tree
+from fvport.spec import Component, Port
+
+Call = Callable[[Any, Any], Any]
+ORDER = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
+AGAIN = "again"  # the first case once more: state left behind by a call is a fault of its own
+
+
+@dataclass
+class Compared:
+    """What one `parity.compare` found. `passed` is True only where something was compared and all of it agreed."""
+
+    component: str
+    native_class: str
+    class_file: str
+    results: list[tuple[str, compare.Result]] = field(default_factory=list)  # (case, result)
+    fault: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problem: str = ""  # what kept it from comparing at all
+    where: str = ""  # localisation of a red one
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        compared = [result for _, result in self.results]
+        return bool(compared) and not self.problem and all(r.ok for r in compared) and bool(self.fault.get("seen"))
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [{"case": case, **asdict(result)} for case, result in self.results]
+        plain = {k: getattr(self, k) for k in ("component", "native_class", "class_file", "fault", "notes", "problem")}
+        return {**plain, "where": self.where, "seconds": self.seconds, "results": rows, "passed": self.passed}
+
+    def message(self) -> str:
+        """One screen at most, ending in the sentence that says where to look."""
+        bad = [(case, r) for case, r in self.results if not r.ok]
+        lines = [f"{self.component}: {self.problem}"] if self.problem else []
+        lines += [f"  {case}: {r.output} {r.problem}" for case, r in sorted(bad, key=lambda p: -p[1].use)[:8]]
+        lines += [f"  ... and {len(bad) - 8} more outputs"] if len(bad) > 8 else []
+        if bad:
+            case, first = next(((c, r) for c, r in bad if c != AGAIN), bad[0])
+            total = len(self.results)
+            lines.insert(0, f"{self.component} ({self.native_class}) differs in {len(bad)} of {total} outputs")
+            lines += [f"  {self.where}"] if self.where else []
+            lines.append(f"{self.component}, case {case}: {first.output} {first.problem}. {ORDER}.")
+        elif not self.problem and not self.fault.get("seen"):
+            lines.append(f"{self.component}: {self.fault.get('problem') or 'no stock fault was tried'}")
+        return "\n".join(lines)
+
+
+def compare_component(port: Port, name: str, call: Call, *, device: str = "auto") -> Compared:
+    """Run and compare every case of a component. Raises FvportError for what keeps it from comparing."""
+    component = port.component(name)
+    clock = time.monotonic()
+    official = oracle.results(port, name, device=device)
+    seconds = {"oracle": round(time.monotonic() - clock, 2)}
+    clock = time.monotonic()
+    module = native.load(port, name)
+    seconds["native_load"] = round(time.monotonic() - clock, 2)
+    cls = type(module)
+    done = Compared(name, f"{cls.__module__}:{cls.__qualname__}", str(_relative(port, Path(inspect.getfile(cls)))))
+    done.seconds = seconds
+    done.notes += _notes(component, module, official)
+    clock = time.monotonic()
+    device = fastvideo_api.resolve_device(device)
+    outputs = {case: _native_side(module, call, official, case, device, name) for case in official.cases}
+    again = _native_side(module, call, official, official.cases[0], device, name)
+    for case in official.cases:
+        rows = compare.compare_outputs(official.outputs(case), outputs[case], component.tolerance)
+        done.results += [(case, row) for row in rows]
+    rows = compare.compare_outputs(official.outputs(official.cases[0]), again, component.tolerance)
+    done.results += [(AGAIN, row) for row in rows if not row.ok]
+    seconds["native"] = round(time.monotonic() - clock, 2)
+    if all(row.ok for _, row in done.results):
+        clock = time.monotonic()
+        done.fault = faults.self_test(
+            component, module, official, outputs, lambda case: _native_side(module, call, official, case, device, name)
+        )
+        seconds["self_test"] = round(time.monotonic() - clock, 2)
+    else:
+        done.where = locate(done.results)
+    return done
+
+
+def locate(results: list[tuple[str, compare.Result]]) -> str:
+    """Where outputs come in depth (`hidden_states/000` ...): the first that differs, and that those before it agree."""
+    for case, row in results:
+        if row.ok or "/" not in row.output:
+            continue
+        series, _, index = row.output.rpartition("/")
+        if not index.isdigit():
+            continue
+        before = [r for c, r in results if c == case and r.output.startswith(series + "/") and r.ok]
+        good = [r.output for r in before if r.output < row.output]
+        inherited = "those before it agree" if good else "it is the first of all: look at what comes before the layers"
+        return f"first differing {series}: index {int(index)} in case {case}; {inherited}"
+    return ""
+
+
+def _native_side(
+    module: Any, call: Call, official: oracle.Oracle, case: str, device: str, name: str
+) -> compare.Outputs:
+    """The native outputs of one case; inputs are a fresh copy, and are checked unmodified afterwards."""
+    given = official.inputs(case, device)
+    before: dict[str, Any] = {}
+    tree.pack(given, case, before)
+    try:
+        with native.forward_context():
+            value = call(module, given)
+    except FvportError:
+        raise
+    except Exception as error:
+        raise FvportError(f"{name}, case {case}: the native side raised {forked.describe(error)}") from error
+    after: dict[str, Any] = {}
+    tree.pack(given, case, after)
+    changed = [key for key, tensor in before.items() if key not in after or not _same(tensor, after[key])]
+    if changed:
+        raise FvportError(f"{name}: the native side changed its inputs in place ({', '.join(changed)})")
+    try:
+        tensors, containers = tree.outputs(value)
+    except TypeError as error:
+        raise FvportError(f"{name}, case {case}: what call() returned cannot be compared: {error}") from None
+    return compare.Outputs(tensors, containers)
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(a.eq(b).all())
+
+
+def _notes(component: Component, module: Any, official: oracle.Oracle) -> list[str]:
+    notes = []
+    if official.meta.get("no_float64"):
+        notes.append(
+            f"{component.name}: floor from one-ulp noise, float64 cannot serve ({official.meta['no_float64']})"
+        )
+    dtypes = {str(p.dtype) for p in getattr(module, "parameters", list)() if p.is_floating_point()}
+    if dtypes - {"torch.float32"}:
+        notes.append(
+            f"{component.name}: the native side holds {', '.join(sorted(dtypes))} although float32 was asked for"
+        )
+    return notes
+
+
+def _relative(port: Port, path: Path) -> Path:
+    path = path.resolve()
+    return path.relative_to(port.root.resolve()) if path.is_relative_to(port.root.resolve()) else path
