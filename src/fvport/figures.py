@@ -3,7 +3,8 @@
 
 The block says of each check which inputs its figures were made from. While the tree gives the same digest the figures
 speak of this code, on whatever machine they were taken; where the record on this machine is the very one, every figure
-in the block must be the record's. The rows have a digest of their own, so that an edited figure shows. No check writes the block, so there is no cycle.
+in the block must be the record's. The rows have a digest of their own, so that an edited figure shows. No check writes
+the block, so there is no cycle.
 """
 
 from __future__ import annotations
