@@ -134,6 +134,20 @@ def _assert_inside(root: Path) -> None:
         )
 
 
+def video_generator() -> Any:
+    """FastVideo's `VideoGenerator` class, as this process's path finds it."""
+    from fastvideo import VideoGenerator
+
+    return VideoGenerator
+
+
+def pipeline_base() -> Any:
+    """The class that every FastVideo pipeline runs through (`forward`)."""
+    from fastvideo.pipelines.composed_pipeline_base import ComposedPipelineBase
+
+    return ComposedPipelineBase
+
+
 def apply_settings() -> None:
     """Determinism and full fp32: equal to what `parity/oracle_runner.py` sets on the official side."""
     import torch

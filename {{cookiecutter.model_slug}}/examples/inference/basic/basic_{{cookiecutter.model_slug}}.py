@@ -5,6 +5,8 @@
 """
 import argparse
 
+import torch
+
 from fastvideo import VideoGenerator
 
 MODEL = {{ (p.hub_id or ("converted_weights/" ~ p.slug)) | pyrepr }}
@@ -20,6 +22,10 @@ def main() -> None:
     parser.add_argument("--output", default="outputs", help="folder, or a file that does not exist yet")
     parser.add_argument("--seed", type=int, default={{ p.seeds[0] }})
     parser.add_argument("--num-gpus", type=int, default=1)
+    parser.add_argument("--offload",
+                        action=argparse.BooleanOptionalAction,
+                        default=torch.cuda.is_available(),
+                        help="keep idle components in host memory")
     parser.add_argument("--fps", type=int, default={{ p.fps }})
 {% for name, value in p.call.items() %}
 {% if value is number %}
@@ -28,7 +34,17 @@ def main() -> None:
 {% endfor %}
     args = vars(parser.parse_args())
 
-    generator = VideoGenerator.from_pretrained(args.pop("model"), num_gpus=args.pop("num_gpus"))
+    offload = args.pop("offload")
+    generator = VideoGenerator.from_pretrained(
+        args.pop("model"),
+        num_gpus=args.pop("num_gpus"),
+        dit_cpu_offload=offload,
+        vae_cpu_offload=offload,
+        text_encoder_cpu_offload=offload,
+        image_encoder_cpu_offload=offload,
+        dit_layerwise_offload=False,
+        pin_cpu_memory=offload,
+    )
     result = generator.generate_video(args.pop("prompt"), output_path=args.pop("output"), save_video=True, **args)
     print(f"written: {result['video_path']}")
     generator.shutdown()

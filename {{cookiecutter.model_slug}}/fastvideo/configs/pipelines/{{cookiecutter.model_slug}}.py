@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastvideo.configs.models import DiTConfig, EncoderConfig{{ ", VAEConfig" if p.vae }}
+from fastvideo.configs.models import DiTConfig, EncoderConfig{{ ", VAEConfig" if p.vae else "" }}
 from {{ p.dit.config_module }} import {{ p.dit.config_class }}
 from fastvideo.configs.models.encoders import BaseEncoderOutput
 {% for c in (encoders + images) | unique(attribute="config_class") %}

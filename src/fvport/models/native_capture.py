@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Watches a FastVideo pipeline while it generates, in whatever process it runs, and writes what an oracle writes too.
+
+Names in `steps.safetensors`, the same on both sides:
+
+    text/<encoder>/<call>/{input_ids,attention_mask,output}
+    timesteps, sigmas, initial_noise, step_timestep/<step>
+    eval/<step>/<row>/{timestep,output}     one row for each evaluation of a denoiser (a batched one is split)
+    eval/000/<row>/<argument>               everything that the denoiser was given at the first step
+    model_output/<step>, latents/<step>     what goes into the scheduler (guided) and what comes out
+    decode_input, decoded, frames           frames: (batch, time, height, width, channels) in [0, 1], before any codec
+
+With official latents given, each step starts from those instead of its own (teacher forcing), so what a step does is
+told from what it inherited. FastVideo is not edited: scheduler, modules and VAE are wrapped for the time of one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PRECISIONS = ("dit_precision", "vae_precision", "vae_decode_precision", "text_encoder_precisions")
+REQUEST = "capture.json"  # lies in the output folder of a call that is to be watched: {"force": file or ""}
+NOT_DENOISERS = ("vae", "encoder", "tokenizer", "scheduler", "processor", "vocoder", "upsampler", "conditioner")
+
+
+def watch(pipeline_class: type) -> None:
+    """Make every pipeline of FastVideo look for a capture request beside its output. Idempotent."""
+    original = pipeline_class.forward  # type: ignore[attr-defined]
+    if getattr(original, "fvport_watched", False):
+        return
+
+    @functools.wraps(original)
+    def forward(self: Any, batch: Any, fastvideo_args: Any) -> Any:
+        folder = _folder(batch.output_path)
+        if folder is None:
+            return original(self, batch, fastvideo_args)
+        if not self.post_init_called:
+            self.post_init()
+        recorder = Recorder(self, json.loads((folder / REQUEST).read_text())["force"])
+        try:
+            result = original(self, batch, fastvideo_args)
+        finally:
+            recorder.detach()
+        recorder.write(folder, result, fastvideo_args)
+        return result
+
+    forward.fvport_watched = True  # type: ignore[attr-defined]
+    pipeline_class.forward = forward  # type: ignore[attr-defined]
+
+
+def _folder(output_path: str | None) -> Path | None:
+    """The folder of this call, where it asks to be watched."""
+    path = Path(output_path or ".")
+    return next((p for p in (path, path.parent) if (p / REQUEST).is_file()), None)
+
+
+class Recorder:
+    """One generation. `tensors` holds what was seen, by the names above."""
+
+    def __init__(self, pipeline: Any, force: str = "") -> None:
+        self.tensors: dict[str, Any] = {}
+        self.rows: list[int] = []
+        self.step = self.row = 0
+        self.text_calls: dict[str, int] = {}
+        self.undo: list[Callable[[], Any]] = []
+        self.pipeline = pipeline
+        self.forced = _forced(force)
+        for scheduler in _schedulers(pipeline):
+            self._wrap(scheduler, "step", functools.partial(self._step, scheduler))
+        for name, module in pipeline.modules.items():
+            if not hasattr(module, "register_forward_hook"):
+                continue
+            if "text_encoder" in name:
+                self._hook(module, functools.partial(self._text, name))
+            elif name == "vae":
+                self._wrap(module, "decode", self._decode)
+            elif not any(word in name for word in NOT_DENOISERS):
+                self._hook(module, self._evaluation)
+
+    def detach(self) -> None:
+        for undo in reversed(self.undo):
+            undo()
+
+    def _wrap(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
+        original = getattr(owner, name)
+        setattr(owner, name, functools.wraps(original)(functools.partial(around, original)))
+        self.undo.append(lambda: delattr(owner, name))
+
+    def _hook(self, module: Any, seen: Callable[[dict[str, Any], Any], None]) -> None:
+        signature = inspect.signature(module.forward)
+
+        def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            seen(dict(signature.bind_partial(*args, **kwargs).arguments), output)
+
+        self.undo.append(module.register_forward_hook(hook, with_kwargs=True).remove)
+
+    def _evaluation(self, bound: dict[str, Any], output: Any) -> None:
+        bound = {key: _tensor(value) for key, value in bound.items()}
+        sample = bound.get("hidden_states")
+        sample = sample if sample is not None else next(value for value in bound.values() if value is not None)
+        for index in range(sample.shape[0]):
+            prefix = f"eval/{self.step:03d}/{self.row}"
+            for key, value in bound.items():
+                if value is not None and (self.step == 0 or key == "timestep"):
+                    whole = value.ndim == 0 or value.shape[0] != sample.shape[0]
+                    self._keep(f"{prefix}/{key}", value if whole else value[index : index + 1])
+            self._keep(f"{prefix}/output", _tensor(output)[index : index + 1])
+            self.row += 1
+
+    def _text(self, name: str, bound: dict[str, Any], output: Any) -> None:
+        count = self.text_calls.get(name, 0)
+        self.text_calls[name] = count + 1
+        for key in ("input_ids", "attention_mask"):
+            if _tensor(bound.get(key)) is not None:
+                self._keep(f"text/{name}/{count}/{key}", bound[key])
+        self._keep(f"text/{name}/{count}/output", _tensor(output))
+
+    def _step(
+        self, scheduler: Any, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kw: Any
+    ):
+        import torch
+
+        if self.step == 0:
+            self._keep("initial_noise", sample)
+            for key in ("timesteps", "sigmas"):
+                table = getattr(scheduler, key, None)
+                if table is not None:
+                    self._keep(key, torch.as_tensor(table))
+        self._keep(f"step_timestep/{self.step:03d}", torch.as_tensor(timestep).reshape(-1))
+        self._keep(f"model_output/{self.step:03d}", model_output)
+        result = original(model_output, timestep, sample, *args, **kw)
+        self._keep(f"latents/{self.step:03d}", _tensor(result))
+        result = self._force(result)
+        self.rows.append(self.row)
+        self.step, self.row = self.step + 1, 0
+        return result
+
+    def _force(self, result: Any) -> Any:
+        """The official latents of this step in place of the own ones, where they are given and have the same size."""
+        official, own = self.forced.get(f"latents/{self.step:03d}"), _tensor(result)
+        if official is None or official.numel() != own.numel():
+            return result
+        forced = official.reshape(own.shape).to(own.device, own.dtype)
+        if isinstance(result, tuple):
+            return (forced, *result[1:])
+        if hasattr(result, "prev_sample"):
+            result.prev_sample = forced
+            return result
+        return forced
+
+    def _decode(self, original: Any, latents: Any, *args: Any, **kwargs: Any) -> Any:
+        self._keep("decode_input", latents)
+        output = original(latents, *args, **kwargs)
+        self._keep("decoded", _tensor(output))
+        return output
+
+    def _keep(self, name: str, value: Any) -> None:
+        self.tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+
+    def write(self, folder: Path, batch: Any, fastvideo_args: Any) -> None:
+        from safetensors.torch import save_file
+
+        if batch.output is not None and batch.output.ndim == 5:
+            self._keep("frames", batch.output.permute(0, 2, 3, 4, 1))
+        part = folder / "steps.part"
+        save_file(self.tensors, part)
+        part.replace(folder / "steps.safetensors")
+        (folder / "steps.json").write_text(json.dumps(self._info(batch, fastvideo_args), indent=1, default=str) + "\n")
+
+    def _info(self, batch: Any, fastvideo_args: Any) -> dict[str, Any]:
+        config = fastvideo_args.pipeline_config
+        names = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+        return {
+            "pipeline": type(self.pipeline).__name__,
+            "pipeline_file": inspect.getfile(type(self.pipeline)),
+            "config": type(config).__name__,
+            "scheduler": [type(scheduler).__name__ for scheduler in _schedulers(self.pipeline)],
+            "classes": {name: type(module).__name__ for name, module in self.pipeline.modules.items()},
+            "stages": [type(stage).__name__ for stage in self.pipeline.stages],
+            "steps": self.step,
+            "evaluations": self.rows,
+            "arguments": {name: getattr(batch, name, None) for name in names},
+            "seed": batch.seed,
+            "precision": {key: getattr(config, key, None) for key in PRECISIONS},
+        }
+
+
+def _schedulers(pipeline: Any) -> list[Any]:
+    """Every scheduler that the pipeline or one of its stages holds, once."""
+    holders = [pipeline.modules.get("scheduler"), *(getattr(stage, "scheduler", None) for stage in pipeline.stages)]
+    found = [holder for holder in holders if callable(getattr(holder, "step", None))]
+    return list({id(scheduler): scheduler for scheduler in found}.values())
+
+
+def _tensor(value: Any) -> Any:
+    """The main tensor of an argument or an output: itself, the first of a list, or a field of an output object."""
+    import torch
+
+    if value is None or torch.is_tensor(value):
+        return value
+    if isinstance(value, (tuple, list)):
+        return _tensor(value[0]) if value else None
+    if isinstance(value, Mapping):
+        return _tensor(next(iter(value.values()), None))
+    for name in ("prev_sample", "last_hidden_state", "sample", "pooler_output"):
+        if torch.is_tensor(getattr(value, name, None)):
+            return getattr(value, name)
+    return None
+
+
+def _forced(file: str) -> dict[str, Any]:
+    if not file:
+        return {}
+    from safetensors.torch import load_file
+
+    return {name: value for name, value in load_file(file).items() if name.startswith("latents/")}

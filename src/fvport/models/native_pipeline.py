@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`VideoGenerator` on the load tree, watched: several calls, one load.
+
+`run(port, calls, out)` starts a child and waits. The child is this module run as a script; FastVideo's worker process
+imports it again (spawn), which is how the watch gets there too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import BlockedError, FvportError
+
+VARIABLE = "FVPORT_WATCH_PIPELINE"
+TIME_LIMIT = 3600.0
+OFF = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload", "pin_cpu_memory")
+
+
+def run(port: Any, calls: list[dict[str, Any]], out: Path, device: str = "auto", precision: str = "fp32") -> None:
+    """Generate once for each call; a call writes `out`/<name>/steps.safetensors, steps.json and the media file.
+
+    A call has name, arguments (of `generate_video`), and optionally force (official steps.safetensors). Raises
+    BlockedError where load tree or workspace is missing, FvportError with FastVideo's last words where it fails.
+    """
+    from fvport import fastvideo_api
+
+    if not (port.load_tree / "model_index.json").is_file():
+        raise BlockedError("no load tree", where=str(port.load_tree), todo="Run: fvport check conversion")
+    out.mkdir(parents=True, exist_ok=True)
+    for call in calls:
+        folder = out / call["name"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "capture.json").write_text(json.dumps({"force": call.get("force", "")}) + "\n")
+    job = out / "job.json"
+    job.write_text(json.dumps({"model": str(port.load_tree), "calls": calls, "precision": precision, "out": str(out)}))
+    env = fastvideo_api.child_environment(port.root, device) | {VARIABLE: "1"}
+    command = [sys.executable, "-m", "fvport.models.native_pipeline", str(job)]
+    with open(out / "log.txt", "wb") as log:
+        child = subprocess.Popen(
+            command, cwd=port.root, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            code = child.wait(timeout=TIME_LIMIT)
+        except BaseException as error:
+            _end(child)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise FvportError(f"VideoGenerator did not end in {TIME_LIMIT:.0f} s", where=str(log.name)) from None
+            raise
+    missing = [call["name"] for call in calls if not (out / call["name"] / "steps.json").is_file()]
+    if code or missing:
+        raise FvportError(
+            f"VideoGenerator failed: {last_words(out / 'log.txt')}", where="pipeline", todo=f"See {log.name}"
+        )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the child and the worker processes that it started."""
+    try:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+    except ProcessLookupError:
+        pass
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log that names an error, else its last line."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
+    causes = [line for line in errors if "Forward execution thread failed" not in line]
+    return ((causes or errors or lines or ["it said nothing"])[-1])[:400]
+
+
+def _install() -> None:
+    from fvport import fastvideo_api
+    from fvport.models import native_capture
+
+    native_capture.watch(fastvideo_api.pipeline_base())
+
+
+def _main(job_file: str) -> None:
+    from fvport import fastvideo_api
+
+    fastvideo_api.apply_settings()
+    job = json.loads(Path(job_file).read_text())
+    settings: dict[str, Any] = {"num_gpus": 1, "dit_layerwise_offload": False, **dict.fromkeys(OFF, False)}
+    if job["precision"]:
+        settings |= {"dit_precision": job["precision"], "vae_precision": job["precision"]}
+        settings |= {"vae_decode_precision": job["precision"]}
+    generator = fastvideo_api.video_generator().from_pretrained(job["model"], **settings)
+    try:
+        for call in job["calls"]:
+            folder = Path(job["out"]) / call["name"]
+            result = generator.generate_video(output_path=str(folder), save_video=True, **call["arguments"])
+            (folder / "result.json").write_text(json.dumps({"video_path": result["video_path"]}) + "\n")
+    finally:
+        generator.shutdown()
+
+
+if os.environ.get(VARIABLE) and __name__ in ("__main__", "__mp_main__"):
+    _install()
+    if __name__ == "__main__":
+        _main(sys.argv[1])
