@@ -110,6 +110,30 @@ class ComponentContext:
         return total
 
     @property
+    def passthrough(self) -> list[str]:
+        """Patterns of keys that keep their name: those of the archetype that speak of this release's tensors."""
+        found: list[str] = []
+        if not self.archetype or (self.mode != "port" and library.get(self.archetype).can_port):
+            return found  # FastVideo's own class brings its own rules
+        for rule in self.data.get("passthrough", []):
+            rule = {"pattern": rule} if isinstance(rule, str) else rule
+            fits = all(self.config.get(key) for key in rule.get("when", []))
+            if any(re.search(rule["pattern"], name) for name in self.tensors) if self.tensors else fits:
+                found.append(rule["pattern"])
+        return found
+
+    @property
+    def exclude(self) -> dict[str, str]:
+        """{pattern: reason}: keys of this release that nothing loads."""
+        given = self.data.get("exclude", {})
+        return {p: why for p, why in given.items() if not self.tensors or any(re.search(p, n) for n in self.tensors)}
+
+    def config_table(self, name: str) -> dict[str, str]:
+        """`config_renamed` or `config_ignored` of the archetype, for the fields that this release's config has."""
+        given = self.data.get(name, {})
+        return {key: value for key, value in sorted(given.items()) if not self.config or key in self.config}
+
+    @property
     def is_skeleton(self) -> bool:
         return self.mode == "port" and not self.archetype
 
