@@ -86,6 +86,7 @@ def run(options: argparse.Namespace, tag: str, port: Path, sessions: Sequence[st
 def lent(port: Path, command: Sequence[str], env: dict[str, str]) -> int:
     """For a caller who is root: the port is the image's user's while it runs, and its owner's again afterwards."""
     owner = port.stat()
+    (port / env["OUT"]).mkdir(parents=True, exist_ok=True)
     try:
         chown(port, GATE_UID, GATE_UID)
         return subprocess.run(command, check=False, cwd=port, env=env).returncode

@@ -37,10 +37,11 @@ DOCKER_HEAD = """\
 """
 DOCKER_PACKAGE = """\
 FROM env AS package
-ARG FVPORT_SOURCE=""
+ARG FVPORT_SOURCE="{{ "git+" ~ p.repository ~ "@v" ~ p.version if p.repository else "" }}"
 WORKDIR /src
 COPY . .
-RUN if [ -z "${FVPORT_SOURCE}" ]; then \\
+RUN set -eu; \\
+    if [ -z "${FVPORT_SOURCE}" ]; then \\
       echo "FVPORT_SOURCE is not set: an address of the template at a tag, or a wheel in this folder" >&2; \\
       exit 2; \\
     fi; \\
