@@ -16,6 +16,7 @@ tells.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -26,6 +27,9 @@ from typing import Any
 from fvport.errors import UsageError
 
 SHARD_ORDER = {"q": 0, "k": 1, "v": 2}
+
+
+_compiled = functools.cache(re.compile)  # re's own cache is smaller than an inferred rule list
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,12 @@ class Rule:
     shard: str | int | None = None  # stacked: as declared
 
     def matches(self, name: str) -> bool:
-        return self.pattern in name if self.form == "stacked" else re.match(self.pattern, name) is not None
+        return self.pattern in name if self.form == "stacked" else _compiled(self.pattern).match(name) is not None
 
     def rewrite(self, name: str) -> str:
         if self.form == "stacked":
             return name.replace(self.pattern, self.target)
-        return re.sub(self.pattern, self.target, name)
+        return _compiled(self.pattern).sub(self.target, name)
 
     @property
     def text(self) -> str:

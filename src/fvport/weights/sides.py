@@ -1,36 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One component seen from both sides: official headers, the rules, the native names. What the three weight checks
-share.
+"""One component seen from both sides: official headers, the rules, the native names. What the weight checks share.
 
-The native side is asked in a child process, `fvport.models.native.ask(port, what, component_name)`, so that nothing
-here
-imports FastVideo or torch. Its answers:
-
-- `rules`: `mapping.Rules.to_json()`;
-- `meta`: {name: [shape, dtype]} of parameters and persistent buffers, or {"tensors": {...}, "tied": {alias: name}}
-  where
-  two names share one tensor;
-- `state`: {"file": safetensors file of the loaded state dict, "class": "module:Class", "class_file": path,
-  "missing": [...],
-  "unexpected": [...]} (the last two where the loader says them).
+The native side is asked through `fvport.models.native`: `rules(port, name)` gives `mapping.Rules`, `meta(port, name)`
+{name: (shape, dtype)} of parameters and persistent buffers, and `ask(port, "state", name)["file"]` a safetensors
+file of
+the state dict after a production load. A child process answers, and answers are kept, so nothing here imports torch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fvport.errors import BlockedError, FvportError
+from fvport.errors import BlockedError
 from fvport.spec import Component, Port
 from fvport.weights import manifest
-from fvport.weights.lint import NATIVE, Case, Finding, Shape, lint
+from fvport.weights.lint import Case, Finding, Shape, lint
 from fvport.weights.mapping import Rules
-from fvport.weights.values import dtype_name
+from fvport.weights.values import Store, dtype_name
 
 
 def components(port: Port, only: tuple[str, ...] = ()) -> list[Component]:
-    """Components whose weights FastVideo's own class loads, here or in FastVideo; `only` names some of them."""
+    """Components whose weights a native class loads, the port's or FastVideo's; `only` names some of them."""
     for name in only:
         port.component(name)
     chosen = [c for c in port.components.values() if c.has_weights and c.mode in ("port", "reuse")]
@@ -39,18 +31,10 @@ def components(port: Port, only: tuple[str, ...] = ()) -> list[Component]:
 
 @dataclass
 class Side:
-    """Lazily read facts on one component of a port."""
+    """Facts on one component of a port, each read when it is first asked for."""
 
     port: Port
     component: Component
-    answers: dict[str, Any] = field(default_factory=dict)
-
-    def ask(self, what: str) -> Any:
-        if what not in self.answers:
-            from fvport.models import native
-
-            self.answers[what] = native.ask(self.port, what, self.component.name)
-        return self.answers[what]
 
     @cached_property
     def weights(self) -> manifest.Weights:
@@ -62,39 +46,41 @@ class Side:
 
     @cached_property
     def rules(self) -> Rules:
-        return Rules.from_json(self.ask("rules"))
+        from fvport.models import native
+
+        return native.rules(self.port, self.component.name)
 
     @cached_property
     def native(self) -> dict[str, tuple[Shape, str]]:
-        """{native name: (shape, dtype)}, each tied tensor under one name."""
-        return {name: value for name, value in self._meta[0].items() if name not in self._meta[1]}
+        """{native name: (shape, dtype as safetensors spells it)}"""
+        from fvport.models import native
 
-    @cached_property
-    def tied(self) -> dict[str, str]:
-        """{alias: name it shares its tensor with}"""
-        return self._meta[1]
+        tensors = native.meta(self.port, self.component.name)
+        return {name: (tuple(shape), dtype_name(dtype)) for name, (shape, dtype) in tensors.items()}
 
-    @cached_property
-    def _meta(self) -> tuple[dict[str, tuple[Shape, str]], dict[str, str]]:
-        answer = self.ask("meta")
-        tied = answer.get("tied", {}) if isinstance(answer.get("tensors"), dict) else {}
-        tensors = answer["tensors"] if isinstance(answer.get("tensors"), dict) else answer
-        try:
-            return {name: (tuple(shape), dtype_name(dtype)) for name, (shape, dtype) in tensors.items()}, tied
-        except (TypeError, ValueError) as error:
-            raise FvportError(f"the native names of {self.component.name} cannot be read ({error})") from None
+    def state(self) -> Store:
+        """The state dict that the production loader really made."""
+        from fvport.models import native
+
+        return Store.of_file(native.ask(self.port, "state", self.component.name)["file"])
+
+    def store(self) -> Store:
+        """The official tensors, by value."""
+        return Store.of_folder(self.port.official_weights / folder_of(self.component), self.weights)
 
     @cached_property
     def case(self) -> Case:
+        return self.case_for({name: shape for name, (shape, _) in self.native.items()})
+
+    def case_for(self, native: dict[str, Shape]) -> Case:
+        """The rules with other native names: those of a loaded state dict."""
         review = self.component.mapping
-        native = {name: shape for name, (shape, _) in self.native.items()}
         return Case(self.rules, self.shapes, native, review.passthrough, review.exclude)
 
     def findings(self) -> list[Finding]:
-        review = self.component.mapping
-        native = {name: shape for name, (shape, _) in self.native.items()}
+        review, case = self.component.mapping, self.case
         reuse = self.component.mode == "reuse"
-        return lint(self.rules, self.shapes, native, review.passthrough, review.exclude, review.accept, reuse)
+        return lint(case.rules, case.shapes, case.native, case.passthrough, case.exclude, review.accept, reuse)
 
     def digest(self) -> str:
         review = self.component.mapping
@@ -113,22 +99,28 @@ def folder_of(component: Component) -> str:
 def official(port: Port, component: Component) -> manifest.Weights:
     """The official weights' headers. BlockedError when they are not there."""
     folder = port.official_weights / folder_of(component)
-    todo = f"Run: fvport prep --port {port.root.name}"
     if not folder.is_dir():
-        raise BlockedError(f"the official weights of {component.name} are not there", where=str(folder), todo=todo)
+        what = f"the official weights of {component.name} are not there"
+        raise BlockedError(what, where=str(folder), todo="Run: fvport prep")
     weights = manifest.read_weights(folder)
     if not weights.files:
-        raise BlockedError(f"no safetensors file for {component.name}", where=str(folder), todo=todo)
+        raise BlockedError(f"no safetensors file for {component.name}", where=str(folder), todo="Run: fvport prep")
     return weights
 
 
-def inputs(port: Port, *more: str) -> list[str]:
+def prefetch(port: Port, chosen: list[Component], *questions: str) -> None:
+    """Ask everything of one child, so that FastVideo is imported once. A question that fails is asked again later,
+    where its error can be said about its component."""
+    from fvport.models import native
+
+    native.try_many(port, [(question, component.name) for component in chosen for question in questions])
+
+
+def inputs(port: Port) -> list[str]:
     """What every weight check read: the declaration, the lock, the port's files, and FastVideo's own loading code."""
-    names = ["package:fvport", "port:official", "tree:fastvideo/configs/models", "tree:fastvideo/models/loader", *more]
+    names = ["package:fvport", "port:official", "tree:fastvideo/configs/models", "tree:fastvideo/models/loader"]
+    names += [f"file:fastvideo/configs/pipelines/{port.slug}.py", "file:fastvideo/registry.py"]
     for component in components(port):
         names += [f"port:components.{component.name}", f"weights:{component.name}", f"file:{component.native_file}"]
         names += [f"file:{component.config_file}"] if component.config else []
     return names
-
-
-__all__ = ["NATIVE", "Side", "components", "folder_of", "inputs", "official"]

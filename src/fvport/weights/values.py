@@ -161,7 +161,7 @@ def _one(official: Store, items: list[Placed], native: Store, name: str) -> Faul
     sources = tuple(item.source for item in items)
     dtype, shape, _ = native.info(name)
     infos = [official.info(source) for source in sources]
-    want = _joined([info[1] for info in infos])
+    want = joined([info[1] for info in infos])
     if want != shape:
         shapes = " + ".join(str(list(info[1])) for info in infos)
         return Fault(name, "shape", f"{name} is {list(shape)}, its sources {', '.join(sources)} are {shapes}", sources)
@@ -174,7 +174,7 @@ def _one(official: Store, items: list[Placed], native: Store, name: str) -> Faul
     return _diagnose(official, sources, native, name)
 
 
-def _joined(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+def joined(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
     """The shape of a concatenation along dimension 0; () joined with more than itself fits nothing."""
     if len(shapes) == 1:
         return shapes[0]

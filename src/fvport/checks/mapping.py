@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mapping`: the weight rules are explicit, sound and reviewed. Findings FV101 to FV116; a signature holds for a
+digest.
+
+Rules and signature are items of their own: a swap shows although the signature is fresh, a stale signature although the
+rules are sound.
+"""
+
+from __future__ import annotations
+
+from fvport import evidence as ev
+from fvport.checks import Options
+from fvport.errors import BlockedError, FvportError
+from fvport.spec import Component, Port
+from fvport.weights import convert, lint, review, sides
+
+
+def run(port: Port, options: Options) -> ev.Evidence:
+    """One item a sound rule list, one an error found in it, one a signature."""
+    record = ev.Evidence("mapping", port.slug)
+    chosen = sides.components(port, options.components)
+    convert.build_load_tree(port)
+    sides.prefetch(port, chosen, "rules", "meta")
+    for component in chosen:
+        try:
+            _component(record, sides.Side(port, component))
+        except FvportError as error:
+            verdict = "blocked" if isinstance(error, BlockedError) else "fail"
+            name = f"{component.name}: rules"
+            record.items.append(ev.Item(name, verdict, str(error), component=component.name, todo=error.todo))
+    return record
+
+
+def inputs(port: Port) -> list[str]:
+    return sides.inputs(port)
+
+
+def expected(port: Port) -> list[str]:
+    names = [f"{component.name}: rules" for component in sides.components(port)]
+    return names + [f"{c.name}: signature" for c in sides.components(port) if c.mode == "port"]
+
+
+def _component(record: ev.Evidence, side: sides.Side) -> None:
+    component, findings = side.component, side.findings()
+    errors = [finding for finding in findings if finding.severity == "error"]
+    for finding in errors:
+        todo = f"See the table: fvport mapping review {component.name}"
+        metrics = {"rule": finding.rule, "names": list(finding.names)[:50], "about": lint.sentence(finding.code)}
+        name = f"{component.name}: {finding.code}"
+        record.items.append(ev.Item(name, "fail", finding.message, metrics, component=component.name, todo=todo))
+    if not errors:
+        metrics = {"rules": len(side.rules.rules), "keys": len(side.shapes), "provenance": side.rules.provenance}
+        record.items.append(ev.Item(f"{component.name}: rules", "pass", "", metrics, component=component.name))
+    record.notes += [f"{component.name}: {f.code} {f.message}" for f in findings if f.severity == "note"]
+    if component.mode == "port":
+        record.items.append(_signature(component, side.digest()))
+
+
+def _signature(component: Component, digest: str) -> ev.Item:
+    mapping, state = component.mapping, review.signature(component, digest)
+    name, metrics = f"{component.name}: signature", {"digest": digest, "signed_by": mapping.signed_by}
+    if state == "signed":
+        said = f"signed by {mapping.signed_by} on {mapping.signed_on}"
+        return ev.Item(name, "pass", said, metrics, component=component.name)
+    reason = "nobody signed these rules"
+    if state == "stale":
+        reason = f"the rules changed after {mapping.signed_by} signed them on {mapping.signed_on} (fvport mapping diff)"
+    todo = f"Read the table, then: fvport mapping review {component.name} --sign NAME"
+    return ev.Item(name, "fail", reason, metrics, component=component.name, todo=todo)

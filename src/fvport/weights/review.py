@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules as a table a person reads, the signature under them, and what changed since.
+
+A signature is a name, a date and the digest of the rules, in port.toml. The rules that were signed are kept as they
+were in
+`mapping.signed.json` beside it, so that a clone of the branch can tell what changed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import FvportError, UsageError
+from fvport.spec import Component, Port
+from fvport.weights import convert, manifest, show, sides
+from fvport.weights.lint import Finding
+from fvport.weights.sides import Side
+
+SIGNED = "mapping.signed.json"
+
+
+@dataclass
+class Sheet:
+    """One component's rules for a reader."""
+
+    component: str
+    mode: str
+    digest: str
+    signature: str  # signed | unsigned | stale | not needed (rules of an existing FastVideo class)
+    signed_by: str
+    rows: list[dict[str, Any]]
+    findings: list[Finding]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "findings": [finding.to_json() for finding in self.findings]}
+
+    def text(self) -> str:
+        said = f"{self.signature}{' by ' + self.signed_by if self.signed_by else ''}"
+        rows = [("rule", "keys", "example", "becomes", "shape", "alike")]
+        rows += [
+            tuple(str(row[key]) for key in ("rule", "keys", "before", "after", "shape", "alike")) for row in self.rows
+        ]
+        lines = [f"{self.component} ({self.mode}): {said}, {self.digest}", show.table(rows)]
+        lines += [f"{f.severity:5} {f.code} {f.message}" for f in self.findings]
+        return "\n".join(lines)
+
+
+@dataclass
+class Review:
+    sheets: list[Sheet] = field(default_factory=list)
+    signed: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"components": [sheet.to_json() for sheet in self.sheets], "signed": self.signed}
+
+    def text(self) -> str:
+        parts = [sheet.text() for sheet in self.sheets]
+        parts += [f"signed: {', '.join(self.signed)}"] if self.signed else []
+        return "\n\n".join(parts) or "no component has rules of its own"
+
+
+def review(port: Port, component: str | None = None, sign: str = "") -> Review:
+    """Tables for one component or all; `sign` records that a person of this name reviewed them.
+
+    Raises FvportError, and signs nothing, when the rules of any of them have errors.
+    """
+    if sign and not sign.strip():
+        raise UsageError("a signature needs a name", where="--sign")
+    chosen = sides.components(port, (component,) if component else ())
+    convert.build_load_tree(port)
+    sides.prefetch(port, chosen, "rules", "meta")
+    looked = [Side(port, item) for item in chosen]
+    result = Review([sheet(side) for side in looked])
+    if sign:
+        mine = [side for side in looked if side.component.mode == "port"]
+        _refuse(result)
+        _write_signature(port, mine, sign.strip())
+        result.signed = [side.component.name for side in mine]
+        for item in result.sheets:
+            if item.component in result.signed:
+                item.signature, item.signed_by = "signed", sign.strip()
+    return result
+
+
+def _refuse(result: Review) -> None:
+    for item in result.sheets:
+        errors = [finding for finding in item.findings if finding.severity == "error"]
+        if errors and item.mode == "port":
+            first = f"{errors[0].code} {errors[0].message}"
+            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+            todo = "Correct the rules, or accept a finding in mapping.accept with a reason"
+            raise FvportError(f"not signed: {first}{more}", where=item.component, todo=todo)
+
+
+def signature(component: Component, digest: str) -> str:
+    """signed | unsigned | stale | not needed"""
+    if component.mode != "port":
+        return "not needed"
+    if not component.mapping.signed_by or not component.mapping.digest:
+        return "unsigned"
+    return "signed" if component.mapping.digest == digest else "stale"
+
+
+def sheet(side: Side) -> Sheet:
+    digest = side.digest()
+    name, mode = side.component.name, side.component.mode
+    state = signature(side.component, digest)
+    findings = side.findings()
+    rows = [] if any(finding.code == "FV101" for finding in findings) else _rows(side)
+    return Sheet(name, mode, digest, state, side.component.mapping.signed_by, rows, findings)
+
+
+def _rows(side: Side) -> list[dict[str, Any]]:
+    case = side.case
+    counts: dict[Any, int] = {}
+    for item in case.mapped.placed:
+        counts[case.shapes[item.source]] = counts.get(case.shapes[item.source], 0) + 1
+    rows = []
+    for position, rule in enumerate(side.rules.rules):
+        taken = case.taken(position)
+        rows.append(_row(rule.text, taken, case.shapes, counts))
+    rest = [item for item in case.mapped.placed if not item.rules]
+    if rest:
+        rows.append(_row("(passes through)", rest, case.shapes, counts))
+    return rows
+
+
+def _row(text: str, taken: list[Any], shapes: Any, counts: dict[Any, int]) -> dict[str, Any]:
+    if not taken:
+        return {"rule": text, "keys": 0, "before": "", "after": "", "shape": "", "alike": ""}
+    first = taken[0]
+    shape = shapes[first.source]
+    after = first.target if first.index is None else f"{first.target}[{first.index} of {first.count}]"
+    alike = f"{counts[shape] - 1} more of this shape" if counts[shape] > 1 else "only one of this shape"
+    return {
+        "rule": text,
+        "keys": len(taken),
+        "before": first.source,
+        "after": after,
+        "shape": list(shape),
+        "alike": alike,
+    }
+
+
+# --- signing ---------------------------------------------------------------------------------------------------------
+
+
+def _write_signature(port: Port, signed: list[Side], name: str) -> None:
+    import tomlkit
+
+    document = tomlkit.parse(port.file.read_text(encoding="utf-8"))
+    today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    kept = _signed_file(port)
+    for side in signed:
+        table: Any = document["components"][side.component.name]  # type: ignore[index]
+        if "mapping" not in table:
+            table["mapping"] = tomlkit.inline_table()
+        table["mapping"].update({"signed_by": name, "signed_on": today, "digest": side.digest()})
+        entry = {"signed_by": name, "signed_on": today, "digest": side.digest(), "rules": side.canonical()}
+        kept[side.component.name] = entry
+    _replace(port.folder / SIGNED, json.dumps(kept, indent=1, sort_keys=True) + "\n")
+    _replace(port.file, tomlkit.dumps(document))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Beside and rename: an interrupted write leaves the old file whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _signed_file(port: Port) -> dict[str, Any]:
+    path = port.folder / SIGNED
+    return manifest.read_json(path) if path.is_file() else {}
+
+
+# --- what changed ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Diff:
+    components: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.components
+
+    def text(self) -> str:
+        lines = []
+        for name, entry in self.components.items():
+            lines.append(f"{name}: {entry['state']}")
+            lines += [f"  {line}" for line in entry["changes"]]
+        return "\n".join(lines) or "no component has rules of its own"
+
+
+def diff(port: Port) -> Diff:
+    """What changed in each component's rules since they were signed: `- ` gone, `+ ` new, in their order."""
+    chosen = [component for component in sides.components(port) if component.mode == "port"]
+    convert.build_load_tree(port)
+    sides.prefetch(port, chosen, "rules")
+    kept = _signed_file(port)
+    result = Diff()
+    for component in chosen:
+        side = Side(port, component)
+        state = signature(component, side.digest())
+        entry = kept.get(component.name)
+        if state == "unsigned" or not isinstance(entry, dict):
+            changes = [] if state == "unsigned" else [f"{SIGNED} does not hold the signed rules"]
+        elif entry.get("digest") != component.mapping.digest:
+            changes = [f"{SIGNED} holds another signature than port.toml"]
+        else:
+            changes = changed(entry["rules"], side.canonical())
+        said = f"{state} by {component.mapping.signed_by} on {component.mapping.signed_on}"
+        result.components[component.name] = {"state": said if state != "unsigned" else state, "changes": changes}
+    return result
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Lines of a diff between two canonical forms."""
+    lines = difflib.unified_diff(_lines(before), _lines(after), lineterm="", n=0)
+    return [f"{line[0]} {line[1:]}" for line in lines if line[0] in "+-" and not line.startswith(("+++", "---"))]
+
+
+def _lines(canonical: dict[str, Any]) -> list[str]:
+    from fvport.weights.mapping import Rule
+
+    lines = [Rule(*rule).text for rule in canonical.get("rules", [])]
+    lines += [f"passes through: {pattern}" for pattern in canonical.get("passthrough", [])]
+    for key in ("exclude", "accept"):
+        lines += [f"{key}: {pattern} ({reason})" for pattern, reason in sorted(canonical.get(key, {}).items())]
+    return lines
