@@ -36,10 +36,8 @@ def run(port: Port, options: Options) -> ev.Evidence:
             verdict = "blocked" if isinstance(error, BlockedError) else "fail"
             name = f"{component.name}: keys"
             record.items.append(ev.Item(name, verdict, str(error), component=component.name, todo=error.todo))
-        record.notes += [
-            f"{component.name}: {pattern} is left out: {reason}"
-            for pattern, reason in component.mapping.exclude.items()
-        ]
+        excluded = component.mapping.exclude.items()
+        record.notes += [f"{component.name}: {pattern} is left out: {reason}" for pattern, reason in excluded]
     return record
 
 
