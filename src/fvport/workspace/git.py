@@ -83,15 +83,14 @@ def commit(root: Path, paths: Iterable[str], message: str) -> str:
     if not listed:
         return ""
     git(root, "add", "-f", "--pathspec-from-file=-", "--pathspec-file-nul", stdin=listed)
-    born = run(root, "rev-parse", "-q", "--verify", "HEAD").returncode == 0
-    if born and not git(root, "diff", "--cached", "--name-only"):
-        return ""
+    if run(root, "rev-parse", "-q", "--verify", "HEAD").returncode == 0:
+        staged = git(root, "diff", "--cached", "--name-only", "-z").split("\0")
+        if not set(staged) & set(listed.decode(errors="surrogateescape").split("\0")):
+            return ""
     only = ("commit", "-q", "--no-verify", "-m", message, "--pathspec-from-file=-", "--pathspec-file-nul")
     done = run(root, *identity(root), *only, stdin=listed)
     if done.returncode:
         words = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-        if any("nothing to commit" in line or "nothing added" in line for line in words):
-            return ""
         raise FvportError(f"git commit failed: {words[-1] if words else 'no message'}", where=str(root))
     return git(root, "rev-parse", "HEAD")
 

@@ -109,7 +109,11 @@ def undo(root: Path, port: Port) -> Changes:
 def check(root: Path, port: Port) -> list[Problem]:
     """Everything that is wrong with the port's registration on the tree at `root`; nothing is imported."""
     problems: list[Problem] = []
-    for target in names.targets(port, root):
+    try:
+        targets = names.targets(port, root)
+    except FvportError as error:  # a file that is no Python, or official.weights without a folder of its own
+        return [Problem(error.where.removeprefix(f"{root}/"), error.what, error.todo)]
+    for target in targets:
         path = root / target.path
         if not path.is_file():
             if not target.optional:

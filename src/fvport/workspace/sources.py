@@ -198,7 +198,8 @@ def _add_worktree(checkout: Path, place: Place) -> None:
     elif place.started:
         if not git.git(place.root, "ls-files", "-z"):
             git.git(place.root, "read-tree", "HEAD")
-        git.git(place.root, "checkout-index", "-a", "-q")
+        gone = git.git(place.root, "ls-files", "--deleted", "-z")
+        git.git(place.root, "checkout-index", "-q", "-z", "--stdin", stdin=gone.encode(errors="surrogateescape"))
 
 
 def _check_against(repo: Path, base: str, files: dict[str, Path]) -> None:
