@@ -12,7 +12,7 @@ from jinja2 import Environment
 from jinja2.runtime import Context
 
 from fvport.errors import FvportError
-from fvport.scaffold import context, finish, render, validate
+from fvport.scaffold import bytecode, context, finish, render, validate
 from fvport.scaffold.context import PortContext
 
 _last: dict[str, Any] = {}  # the port of the bake under way: {"answers": ..., "p": PortContext}
@@ -21,6 +21,7 @@ _last: dict[str, Any] = {}  # the port of the bake under way: {"answers": ..., "
 def connect(environment: Environment, root: Path, package_path: Path, refuse: type[Exception]) -> None:
     """Give templates of this environment `p` and `bake`; raise `refuse` with one sentence for what is wrong."""
     environment.filters.update(render.FILTERS)
+    environment.bytecode_cache = bytecode.cache()
     cwd = Path.cwd()
 
     class PortVariables(Context):

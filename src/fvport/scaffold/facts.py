@@ -9,6 +9,7 @@ which parses the sources below SITE_PACKAGES (nothing is imported) and writes th
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 import sys
 from functools import cache
@@ -53,8 +54,9 @@ def pipeline(name: str) -> dict[str, Any]:
 
 
 def registered(cls: str) -> dict[str, str]:
-    """Where FastVideo's class for an official class name lies; {} where its registry has none."""
-    return fastvideo()["classes"].get(cls, {})
+    """Where FastVideo's class for an official class name lies; {} where its registry has none, or only a dead entry."""
+    found = fastvideo()["classes"].get(cls, {})
+    return found if found.get("native") and (found["config"] or found["bucket"] == "schedulers") else {}
 
 
 # --- making the data files -------------------------------------------------------------------------------------------
@@ -124,10 +126,23 @@ def _located(root: Path, configs: dict[str, Path], bucket: str, module: str, cls
     dotted = f"fastvideo.models.{bucket}.{module}"
     path = root / "models" / bucket / Path(*module.split("."))
     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    config = _config_of(file, cls) if file.is_file() else ""
+    if not file.is_file():  # an entry of the legacy tables whose file is gone
+        return {"bucket": bucket, "native": "", "config": ""}
+    beside = root / "configs/models" / bucket / f"{module.split('.')[0]}.py"
+    config = _config_of(file, cls)
+    config = config if config in configs else _config_beside(beside, cls)
     where = configs.get(config)
     named = f"fastvideo.{'.'.join(where.relative_to(root).with_suffix('').parts)}:{config}" if where else ""
     return {"bucket": bucket, "native": f"{dotted}:{cls}", "config": named}
+
+
+def _config_beside(file: Path, cls: str) -> str:
+    """The config class of the file of the same name whose own name is most like the class's; '' where there is none."""
+    if not file.is_file():
+        return ""
+    names = [node.name for node in ast.parse(file.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+    names = [name for name in names if name.endswith("Config") and not name.endswith("ArchConfig")]
+    return max(names, key=lambda name: difflib.SequenceMatcher(None, name, cls).ratio(), default="")
 
 
 def _config_of(file: Path, cls: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fvport.scaffold import library
+from fvport.scaffold import bytecode, library
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.context import PortContext
 from fvport.scaffold.literals import oneline, pyrepr, tomlkey, tomlrepr
@@ -54,6 +54,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        bytecode_cache=bytecode.cache(),
     )
     env.filters.update(FILTERS)
     return env
@@ -96,6 +97,9 @@ def oracle(p: PortContext) -> str:
         lines, body = split_imports(part)
         imports |= lines
         bodies.append(body)
+    for module in ("numpy", "pathlib", "torch"):  # what every part may use without saying so
+        if any(re.search(rf"(?<![\w.]){module}\.", body) for body in bodies):
+            imports.add(f"import {module}")
     head = render("oracle_header.py.jinja", p)
     return head + import_block(imports) + "".join("\n\n" + body.strip("\n") + "\n" for body in bodies if body.strip())
 
