@@ -196,7 +196,7 @@ def no_weights(s: Sources) -> Iterator[Finding]:
 
 
 _PLACEHOLDER = re.compile(
-    r"FVPORT-DECIDE|\b(TODO|FIXME|XXX)\b|<(family|model|slug|model_family|component|your[-_ ]\w+)>"
+    r"FVPORT-DECIDE|\b(TODO|FIXME|XXX)\b|<(family|model|slug|model_family|your[-_ ]\w+)>"
     r"|\{\{.*?\}\}|\{%.*?%\}"
 )
 

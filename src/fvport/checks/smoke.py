@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`smoke`: what FastVideo imports, resolves and loads is this port. Rules FV601 to FV609.
 
-FastVideo goes by names: a class name that another file has, a detector that stands later, or the official folder instead
-of the load tree, and it runs its own model without a word. FastVideo's own registry functions are asked in a child.
+FastVideo goes by names: a class name that another file has, a detector that stands later, or the official folder where
+the load tree should be, and it runs its own model without a word. Its own registry functions are asked in a child.
 """
 
 from __future__ import annotations

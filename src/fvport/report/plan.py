@@ -3,9 +3,9 @@
 
 It ticks the items of PLAN.md that name checks, and fills generated blocks:
 
-    <!-- fvport:begin component-matrix -->
+    <!-- fvport:begin components -->
     ... made from evidence ...
-    <!-- fvport:end component-matrix -->
+    <!-- fvport:end components -->
 
 All else is people's. Running it twice changes nothing; no check reads what it writes.
 """
@@ -137,41 +137,73 @@ def component_status(verdict: Verdict, component: Component) -> str:
     return "reuse_pending" if component.mode == "reuse" else "port_pending"
 
 
-def _matrix(port: Port, verdict: Verdict) -> str:
-    head = (
-        "Component",
-        "Type",
-        "Reuse/Port",
-        "Official Definition",
-        "FastVideo Target",
-        "Mapping",
-        "Conversion",
-        "Parity",
-    )
+def _components(port: Port, verdict: Verdict) -> str:
+    head = ("Component", "Type", "Reuse/Port", "Official Definition", "Official Instantiation", "FastVideo Target")
+    head += ("Prototype", "Conversion", "Parity", "Open Issues")
     rows = []
     for name, c in port.components.items():
-        words = [
-            status(verdict, check, name) if c.needs_parity else "-" for check in ("mapping", "conversion", "parity")
-        ]
-        rows.append((name, c.kind, c.mode, c.official, c.native, *words))
+        built = f"oracle.py build_{name}" if c.needs_parity else "pipeline"
+        words = [status(verdict, check, name) for check in ("keys", "conversion", "parity")]
+        if not c.needs_parity:
+            words = ["n/a", words[1], "n/a"]
+        elif c.mode == "reuse":
+            words[0] = "n/a"
+        rows.append((name, c.kind, c.mode, c.official, built, c.native or "copied", *words, _issue(verdict, name)))
     return table(head, rows)
 
 
-def _tests(port: Port, verdict: Verdict) -> str:
+def _issue(verdict: Verdict, component: str) -> str:
+    """The first red sentence of any check that names the component."""
+    for row in verdict.rows:
+        for item in row.record.items if row.record and row.state == "current" else ():
+            if item.component == component and item.verdict == "fail":
+                return f"{row.check}: {item.reason[:120]}"
+    return ""
+
+
+def _conversion(port: Port, verdict: Verdict) -> str:
+    script = f"scripts/checkpoint_conversion/{port.slug}_to_diffusers.py"
+    has = (port.root / script).is_file()
+    row = verdict.row("conversion")
+    word = "not_run" if row is None or row.record is None or row.state != "current" else row.verdict
+    rows = [("converted_weights_dir", f"converted_weights/{port.slug}")]
+    rows.append(("conversion_script", script if has else "none: the load tree links the weights"))
+    rows.append(("strict_load", word))
+    signed = ", ".join(f"{s['component']} by {s['by'] or 'nobody'}" for s in verdict.signatures)
+    return table(("item", "value"), [*rows, ("mapping signed", signed or "none needed")])
+
+
+def _parity(port: Port, verdict: Verdict) -> str:
     rows = [
-        (name, c.official, f"`{port.test_file(c)}`", status(verdict, "parity", name))
+        (name, f"`nox -s parity -- {name}`", status(verdict, "parity", name), port.test_file(c))
         for name, c in port.components.items()
         if c.needs_parity
     ]
-    return table(("Component", "Official class", "Test", "Status"), rows)
-
-
-def _commands(port: Port, verdict: Verdict) -> str:
-    rows = []
-    for row in verdict.rows:
-        note = row.reasons[0] if row.reasons else row.title
-        rows.append((row.check, f"`fvport check {row.check}`", f"{row.verdict} ({row.status})", note))
+    rows += [
+        (
+            row.check,
+            f"`nox -s {row.check}`",
+            f"{row.verdict} ({row.status})",
+            row.reasons[0] if row.reasons else row.title,
+        )
+        for row in verdict.rows
+        if row.check != "parity"
+    ]
     return table(("Scope", "Command", "Last Result", "Notes"), rows)
+
+
+def _status(port: Port, verdict: Verdict) -> str:
+    rows = []
+    for name, c in port.components.items():
+        if c.needs_parity:
+            concern = c.reason or (
+                "reused class, compared all the same" if c.mode == "reuse" else _issue(verdict, name)
+            )
+            rows.append((name, f"`{c.official}`", f"`{port.test_file(c)}`", concern, status(verdict, "parity", name)))
+    pipeline, file = verdict.row("pipeline"), f"tests/local_tests/pipelines/test_{port.slug}_pipeline_parity.py"
+    word = pipeline.status if pipeline and pipeline.state == "current" else "scaffold_skip"
+    rows.append(("pipeline", f"`{port.official.pipeline.cls}`", f"`{file}`", "", word))
+    return table(("component", "official", "test", "concerns", "status"), rows)
 
 
 def _gate(port: Port, verdict: Verdict) -> str:
@@ -181,12 +213,16 @@ def _gate(port: Port, verdict: Verdict) -> str:
 
 def _phase(port: Port, verdict: Verdict) -> str:
     number, name = phase(verdict)
-    rows = [("phase", f"{number} {name}"), ("status", verdict.verdict), ("next", f"`{verdict.next_step}`")]
-    return table(("Field", "Value"), rows)
+    records = [row.record for row in verdict.rows if row.record]
+    updated = max((record.started[:10] for record in records), default="")
+    said = verdict.summary if records else "baked, nothing run"
+    return table(("phase", "status", "owner", "last_updated"), [(f"{number} {name}", said, "", updated)])
 
 
 def phase(verdict: Verdict) -> tuple[int, str]:
     """FastVideo's phase as the evidence shows it: the first one whose checks are not all green."""
+    if all(row.record is None for row in verdict.rows):
+        return 2, "parity scaffolds"
     steps = (
         (5, "mapping and conversion", ("mapping", "keys", "config", "conversion")),
         (6, "component parity", ("parity",)),
@@ -200,17 +236,12 @@ def phase(verdict: Verdict) -> tuple[int, str]:
     return 11, "hot-path review and handoff"
 
 
-def _signed(port: Port, verdict: Verdict) -> str:
-    rows = [(s["component"], s["by"] or "nobody", s["on"], f"`{s['digest'][:23]}`") for s in verdict.signatures]
-    return table(("Component", "Signed by", "On", "Digest of the rules"), rows)
-
-
 BLOCKS: dict[str, Callable[[Port, Verdict], str]] = {
     "figures": lambda port, verdict: figures.render(port),
-    "component-matrix": _matrix,
-    "parity-tests": _tests,
-    "parity-commands": _commands,
+    "components": _components,
+    "conversion": _conversion,
+    "parity": _parity,
+    "status": _status,
     "gate": _gate,
     "phase": _phase,
-    "signatures": _signed,
 }
