@@ -119,7 +119,7 @@ official = "diffusers:WanTransformer3DModel"
 native = "fastvideo.models.dits.demo:DemoTransformer3DModel"
 config = "fastvideo.configs.models.dits.demo:DemoConfig"
 weights = "transformer"  # the folder
-mapping = { passthrough = ["table", "blocks\\\\.\\\\d+\\\\.norm[12]\\\\.weight"], signed_by = "", signed_on = "", digest = "" }
+mapping = { passthrough = ["table", 'blocks\\.\\d+\\.norm[12]\\.weight'], signed_by = "", signed_on = "", digest = "" }
 
 [components.scheduler]
 kind = "scheduler"
