@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured: each case makes what it needs in a scratch folder and names the commands, ours first."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Run, run
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+FVPORT = BIN / "fvport"
+
+
+@dataclass
+class Case:
+    """`commands["ours"]`, baselines by name, and further commands of ours (`fvport ...`), which are reported as detail."""
+
+    commands: dict[str, Callable[[], Run]]
+    detail: Callable[[dict[str, list[Run]]], dict[str, Any]] = field(default=lambda runs: {})
+
+
+def bake(scratch: Path, quick: bool) -> Case:
+    """A whole bake of the demo's port, against plain cookiecutter on a trivial template of as many, as large files."""
+    from examples import demo
+
+    answers = demo.answers(official(scratch))
+    first = _bake(scratch / "first", answers)
+    if first.returncode:
+        raise SystemExit(f"benchmarks: the bake failed:\n{first.output[-2000:]}")
+    files, size = trivial_template(scratch / "first", scratch / "trivial")
+
+    def plain() -> Run:
+        target = fresh(scratch / "plain")
+        return run([BIN / "cookiecutter", "--no-input", "-o", target, scratch / "trivial"])
+
+    commands = {"ours": lambda: _bake(fresh(scratch / "ours"), answers), "cookiecutter": plain}
+    return Case(commands, lambda runs: {"files": files, "bytes": size, "first_seconds": round(first.seconds, 3)})
+
+
+def _bake(target: Path, answers: list[str]) -> Run:
+    return run([FVPORT, "new", "--no-input", "--output-dir", target, *answers], cwd=ROOT)
+
+
+def demo(scratch: Path, quick: bool) -> Case:
+    """The main job from nothing, by step; there is nothing like it to compare with."""
+    options = ["--only", "mapping,keys"] if quick else []
+
+    def ours() -> Run:
+        done = run([sys.executable, "-m", "examples.demo", "--build", fresh(scratch / "build"), *options], cwd=ROOT)
+        if quick and done.returncode == 3:  # a part of the gate is no gate, which is what blocked says
+            return Run(done.seconds, done.peak_mb, 0, done.output)
+        return done
+
+    return Case(
+        {"ours": ours}, lambda runs: {"steps": steps(runs["ours"][-1].output, scratch / "build"), "quick": quick}
+    )
+
+
+def startup(scratch: Path, quick: bool) -> Case:
+    """What it costs to ask: help, against a Python that does nothing; inspect and gate as the detail."""
+    port = scratch / "port"
+    folder = official(scratch)
+    _bake(port, _answers(folder))
+    port = next(path for path in port.iterdir() if path.is_dir())
+
+    def gate() -> Run:
+        done = run([FVPORT, "gate", "--port", port])
+        return Run(
+            done.seconds, done.peak_mb, 0 if done.returncode in (1, 3) else 1, done.output
+        )  # nothing has run: red
+
+    commands = {
+        "ours": lambda: run([FVPORT, "--help"]),
+        "python": lambda: run([sys.executable, "-c", "pass"]),
+        "fvport inspect": lambda: run([FVPORT, "inspect", folder]),
+        "fvport gate": gate,
+    }
+    return Case(commands)
+
+
+def inspect(scratch: Path, quick: bool) -> Case:
+    """Names, shapes and configs of a checkpoint, against the safetensors library reading the same headers."""
+    folder = official(scratch)
+    code = (
+        "import sys, pathlib, json\nfrom safetensors import safe_open\n"
+        "for path in pathlib.Path(sys.argv[1]).rglob('*.safetensors'):\n"
+        "    with safe_open(path, 'np') as file:\n"
+        "        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}\n"
+        "configs = [json.loads(path.read_text()) for path in pathlib.Path(sys.argv[1]).rglob('*.json')]\n"
+    )
+    commands = {
+        "ours": lambda: run([FVPORT, "inspect", folder, "--json"]),
+        "safetensors": lambda: run([sys.executable, "-c", code, folder]),
+    }
+    return Case(commands)
+
+
+CASES: dict[str, Callable[[Path, bool], Case]] = {"bake": bake, "demo": demo, "inspect": inspect, "startup": startup}
+
+
+def official(scratch: Path) -> Path:
+    """The tiny official Wan, made by code."""
+    folder = scratch / "official" / "tiny_wan"
+    subprocess.run(
+        [sys.executable, ROOT / "examples" / "tiny_wan" / "make_official.py", folder],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
+    return folder
+
+
+def _answers(folder: Path) -> list[str]:
+    from examples import demo as example
+
+    return example.answers(folder)
+
+
+def fresh(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def trivial_template(baked: Path, template: Path) -> tuple[int, int]:
+    """A template with the same paths and sizes as a baked port and one variable a file. Returns files and bytes."""
+    port = next(path for path in baked.iterdir() if path.is_dir())
+    top = template / "{{cookiecutter.slug}}"
+    files = size = 0
+    for path in sorted(port.rglob("*")):
+        if path.is_file() and ".git" not in path.relative_to(port).parts:
+            target = top / path.relative_to(port)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            length = path.stat().st_size
+            line = "a line of plain text that nothing has to be done with\n"
+            target.write_text("{{cookiecutter.slug}}\n" + (line * (length // len(line) + 1))[:length])
+            files, size = files + 1, size + length
+    (template / "cookiecutter.json").write_text('{"slug": "trivial"}\n')
+    return files, size
+
+
+def steps(output: str, build: Path) -> dict[str, float]:
+    """Seconds by step: what the demo prints of its own, and what each check's record says."""
+    import json
+
+    found = {name: float(seconds) for name, seconds in re.findall(r"^(.+?) \.\.\. ([0-9.]+) s$", output, re.MULTILINE)}
+    for path in sorted(build.glob("*/.fvport/evidence/*/*.json")):
+        found[f"check {path.stem}"] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
+    return found
