@@ -15,6 +15,7 @@ from fvport.checks import Options
 from fvport.errors import BlockedError, FvportError
 from fvport.evidence import Evidence, Item
 from fvport.models.forked import signal_words, tail
+from fvport.parity.compare import series
 from fvport.spec import Component, Port
 
 TODO = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
@@ -86,20 +87,34 @@ def _host(port: Port, chosen: list[Component], options: Options) -> dict[str, An
         out, log = Path(scratch) / "answers.json", Path(scratch) / "host.log"
         command = [sys.executable, "-m", "fvport.parity.host", str(port.file), str(out), options.device, str(limit)]
         command += [component.name for component in chosen]
-        with log.open("wb") as stream:
-            done = subprocess.run(command, check=False, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
+        code = _stream(command, env, log, options.quiet)
         try:
             return json.loads(out.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            code = done.returncode
             words = signal_words(-code) if code < 0 else f"ended with code {code}"
             last = tail(log)
             kind = BlockedError if "BlockedError" in last else FvportError
             raise kind(f"the process that hosts the parity tests {words}{last}", todo="Run: nox -s workspace") from None
 
 
+def _stream(command: list[str], env: dict[str, str], log: Path, quiet: bool) -> int:
+    """Run the host; its own progress lines are shown, everything else goes to the log. The exit code."""
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with log.open("wb") as stream, subprocess.Popen(command, env=env, stdin=null, stdout=pipe, stderr=stream) as child:
+        try:
+            for line in child.stdout or ():
+                stream.write(line)
+                stream.flush()
+                if line.startswith(b"parity: ") and not quiet:
+                    print(line.decode(errors="replace").rstrip(), file=sys.stderr, flush=True)
+        except BaseException:
+            child.terminate()
+            raise
+    return child.returncode
+
+
 def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[Item], list[str]]:
-    """Items of one component: one an output (its worst case), one for the self test, one for each thing that went wrong."""
+    """Items of one component: one an output (its worst case), one for the self test, one for each mishap."""
     name = component.name
     items: list[Item] = []
     notes: list[str] = []
@@ -133,9 +148,10 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
         metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
         todo = "" if worst["ok"] else TODO
         verdict = "pass" if worst["ok"] else "fail"
+        named = f"{component.name}: {worst['case']}/{output}"
         items.append(
             Item(
-                f"{component.name}: {worst['case']}/{output}",
+                named,
                 verdict,
                 reason,
                 metrics,
@@ -179,8 +195,7 @@ def _by_output(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows by output, a series such as hidden_states/000 ... as one."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        series, _, index = row["output"].rpartition("/")
-        groups.setdefault(series if series and index.isdigit() else row["output"], []).append(row)
+        groups.setdefault(series(row["output"])[0], []).append(row)
     return groups
 
 

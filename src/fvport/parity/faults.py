@@ -3,7 +3,8 @@
 
 Two kinds, each put in and taken out again: a fault in an output (one element off by a thousandth of its rms: the
 comparison itself), and faults in native weights (two tensors of one shape swapped, one row scaled by one percent: the
-whole way from the native class to the verdict). A test whose `call` does not use the native class sees no weight fault and is red.
+whole way from the native class to the verdict). A test whose `call` does not use the native class sees no weight fault
+and is red.
 """
 
 from __future__ import annotations
@@ -37,6 +38,37 @@ def self_test(
     if unseen:
         problem = f"a stock fault stayed green, so this comparison proves nothing: {'; '.join(missed[:3])}"
     return {"seen": not unseen, "problem": problem, "faults": tried}
+
+
+def blind_inputs(
+    official: Any, outputs: dict[str, compare.Outputs], rerun: Callable[..., compare.Outputs]
+) -> list[str]:
+    """Names of input tensors whose change changes no output of any case: what depends on them alone is not compared.
+
+    `rerun(case, change)` runs the native side with `change(name, tensor)` applied to each input tensor.
+    """
+    seen: dict[str, bool] = {}
+    for case, right in outputs.items():
+        for key in [k for k in official.tensors["inputs"] if k.startswith(case + "/")]:
+            name = key[len(case) + 1 :]
+            if seen.get(name):
+                continue
+            try:
+                other = rerun(case, lambda k, tensor, key=key: _other(tensor) if k == key else tensor)
+                seen[name] = not _equal(other, right)
+            except Exception:  # noqa: BLE001 - a value that the model refuses is one that it looks at
+                seen[name] = True
+    return [name for name, changes in seen.items() if not changes]
+
+
+def _other(tensor: Any) -> Any:
+    """A different tensor of the same kind: a mask flipped, ids rolled, floats scaled and moved."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        return tensor * 1.25 + 0.25
+    if set(tensor.long().unique().tolist()) <= {0, 1}:
+        return (1 - tensor.long()).to(tensor.dtype)
+    rolled = tensor.roll(1, -1) if tensor.dim() else tensor
+    return tensor - tensor.sign() if bool(rolled.eq(tensor).all()) else rolled
 
 
 def _output_fault(component: Component, official: Any, outputs: dict[str, compare.Outputs]) -> dict[str, Any]:

@@ -23,14 +23,16 @@ from fvport.spec import Port
 def main(argv: list[str]) -> int:
     file, out, device, limit, *names = argv
     port = spec.parse(Path(file))
+    print("parity: importing FastVideo ...", flush=True)
     runtime = fastvideo_api.boot(port.root, device, distributed=False)
     answers: dict[str, Any] = {"": {"environment": fastvideo_api.environment(port.root)}}
     answers[""]["device"] = {"kind": runtime.device, "name": runtime.device_name}
     for name in names:
+        print(f"parity: {name} ...", flush=True)
         answers[name] = run_component(port, name, float(limit), Path(out).parent)
-        print(
-            f"parity: {name}: {answers[name]['status']} ({answers[name]['seconds']:.1f} s)", file=sys.stderr, flush=True
-        )
+        done = answers[name]
+        words = "ok" if done["status"] == "done" and done["code"] == 0 else "not ok"
+        print(f"parity: {name}: {words} ({done['seconds']:.1f} s)", flush=True)
     part = Path(out).with_suffix(".part")
     part.write_text(json.dumps(answers), encoding="utf-8")
     os.replace(part, out)

@@ -48,9 +48,12 @@ class Oracle:
     def cases(self) -> list[str]:
         return list(self.meta["cases"])
 
-    def inputs(self, case: str, device: str = "cpu") -> Any:
-        """The case's inputs as `inputs_NAME` made them (float32), a fresh copy each time."""
-        return tree.unpack(self.meta["inputs"][case], self.tensors["inputs"], lambda t: t.clone().to(device))
+    def inputs(self, case: str, device: str = "cpu", change: Any = None) -> Any:
+        """The case's inputs as `inputs_NAME` made them (float32), a fresh copy; `change(name, tensor)` alters them."""
+        tensors = self.tensors["inputs"]
+        if change is not None:
+            tensors = {key: change(key, tensor) for key, tensor in tensors.items()}
+        return tree.unpack(self.meta["inputs"][case], tensors, lambda t: t.clone().to(device))
 
     def outputs(self, case: str) -> compare.Outputs:
         def of(run: str) -> dict[str, Any]:

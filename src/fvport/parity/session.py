@@ -6,6 +6,7 @@ Needs a booted FastVideo. `compare_component` is what a test's `parity.compare(.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from fvport.spec import Component, Port
 
 Call = Callable[[Any, Any], Any]
 ORDER = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
+BLIND_LIMIT = 20.0  # seconds of the native side up to which blind inputs are looked for (one more run each)
 AGAIN = "again"  # the first case once more: state left behind by a call is a fault of its own
 
 
@@ -90,35 +92,39 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     seconds["native"] = round(time.monotonic() - clock, 2)
     if all(row.ok for _, row in done.results):
         clock = time.monotonic()
-        done.fault = faults.self_test(
-            component, module, official, outputs, lambda case: _native_side(module, call, official, case, device, name)
-        )
+        rerun = functools.partial(_rerun, module, call, official, device, name)
+        done.fault = faults.self_test(component, module, official, outputs, rerun)
+        if seconds["native"] < BLIND_LIMIT:
+            blind = faults.blind_inputs(official, outputs, rerun)
+            done.notes += [f"{name}: blind input {key}: no output changes with it" for key in blind]
         seconds["self_test"] = round(time.monotonic() - clock, 2)
     else:
         done.where = locate(done.results)
     return done
 
 
+def _rerun(
+    module: Any, call: Call, official: oracle.Oracle, device: str, name: str, case: str, change: Any = None
+) -> compare.Outputs:
+    return _native_side(module, call, official, case, device, name, change)
+
+
 def locate(results: list[tuple[str, compare.Result]]) -> str:
-    """Where outputs come in depth (`hidden_states/000` ...): the first that differs, and that those before it agree."""
+    """Where outputs come in a series (layers, steps): the first that differs, so that those before it agree."""
     for case, row in results:
-        if row.ok or "/" not in row.output:
+        name, index = compare.series(row.output)
+        if row.ok or index is None:
             continue
-        series, _, index = row.output.rpartition("/")
-        if not index.isdigit():
-            continue
-        before = [r for c, r in results if c == case and r.output.startswith(series + "/") and r.ok]
-        good = [r.output for r in before if r.output < row.output]
-        inherited = "those before it agree" if good else "it is the first of all: look at what comes before the layers"
-        return f"first differing {series}: index {int(index)} in case {case}; {inherited}"
+        inherited = "those before it agree" if index else "it is the first of all: look at what comes before the layers"
+        return f"first differing {name}: index {index} in case {case}; {inherited}"
     return ""
 
 
 def _native_side(
-    module: Any, call: Call, official: oracle.Oracle, case: str, device: str, name: str
+    module: Any, call: Call, official: oracle.Oracle, case: str, device: str, name: str, change: Any = None
 ) -> compare.Outputs:
     """The native outputs of one case; inputs are a fresh copy, and are checked unmodified afterwards."""
-    given = official.inputs(case, device)
+    given = official.inputs(case, device, change)
     before: dict[str, Any] = {}
     tree.pack(given, case, before)
     try:
