@@ -30,7 +30,8 @@ for path in json.loads(sys.argv[1]):
 presets = [preset.name for preset in get_presets_for_family("tiny_wan")]
 import fastvideo.configs.models.dits as dits
 import fastvideo.configs.pipelines as pipelines
-exported = [name in module.__all__ for module, name in ((dits, "TinyWanConfig"), (pipelines, "TinyWanPipelineConfig"))]
+asked = ((dits, "TinyWanConfig"), (pipelines, "TinyWanPipelineConfig"))
+exported = [name in module.__all__ for module, name in asked]
 print("ANSWER " + json.dumps({"file": fastvideo.__file__, "answers": answers, "presets": presets, "exported": exported}))
 """
 
@@ -49,7 +50,7 @@ def _model(root: Path, name: str, pipeline: str) -> str:
 
 
 def test_the_port_resolves_to_the_port_and_wan_to_wan(port: Port, tmp_path: Path) -> None:
-    """Load tree, official folder and pipeline name give the port's config; everybody else keeps what FastVideo gives."""
+    """Load tree, official folder and pipeline name give the port's config; all others keep FastVideo's."""
     mine = [
         _model(tmp_path, "converted_weights/tiny_wan", "TinyWanPipeline"),
         _model(tmp_path, "official_weights/tiny_wan", "WanPipeline"),
