@@ -22,7 +22,9 @@ TIME_LIMIT = 3600.0
 OFF = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload", "pin_cpu_memory")
 
 
-def run(port: Any, calls: list[dict[str, Any]], out: Path, device: str = "auto", precision: str = "fp32") -> None:
+def run(
+    port: Any, calls: list[dict[str, Any]], out: Path, log: Path, device: str = "auto", precision: str = "fp32"
+) -> None:
     """Generate once for each call; a call writes `out`/<name>/steps.safetensors, steps.json and the media file.
 
     A call has name, arguments (of `generate_video`), and optionally force (official steps.safetensors). Raises
@@ -41,22 +43,20 @@ def run(port: Any, calls: list[dict[str, Any]], out: Path, device: str = "auto",
     job.write_text(json.dumps({"model": str(port.load_tree), "calls": calls, "precision": precision, "out": str(out)}))
     env = fastvideo_api.child_environment(port.root, device) | {VARIABLE: "1"}
     command = [sys.executable, "-m", "fvport.models.native_pipeline", str(job)]
-    with open(out / "log.txt", "wb") as log:
-        child = subprocess.Popen(
-            command, cwd=port.root, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
+        to = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": stream}
+        child = subprocess.Popen(command, cwd=port.root, env=env, start_new_session=True, **to)  # type: ignore[call-overload]
         try:
             code = child.wait(timeout=TIME_LIMIT)
         except BaseException as error:
             _end(child)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise FvportError(f"VideoGenerator did not end in {TIME_LIMIT:.0f} s", where=str(log.name)) from None
+                raise FvportError(f"VideoGenerator did not end in {TIME_LIMIT:.0f} s", where=str(log)) from None
             raise
     missing = [call["name"] for call in calls if not (out / call["name"] / "steps.json").is_file()]
     if code or missing:
-        raise FvportError(
-            f"VideoGenerator failed: {last_words(out / 'log.txt')}", where="pipeline", todo=f"See {log.name}"
-        )
+        raise FvportError(f"VideoGenerator failed: {last_words(out / 'log.txt')}", where="pipeline", todo=f"See {log}")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""pipeline: the official pipeline and `VideoGenerator`, same call; stage by stage, and the first that differs is named.
+
+A pass counts only where planted faults (noise of another seed, guidance c+g(c-u), a shifted schedule, frames out of
+order) go red in the same comparison of the same records, and where one changed argument changes both sides alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fvport import fastvideo_api
+from fvport.checks import Options
+from fvport.errors import BlockedError
+from fvport.evidence import Evidence, Item
+from fvport.parity import generation, walk
+from fvport.spec import Port
+
+COMPONENT = {  # stage -> kind of the component whose own fault it may be
+    "timesteps": "scheduler",
+    "sigmas": "scheduler",
+    "conditioning": "text_encoder",
+    "denoiser": "dit",
+    "decode": "vae",
+}
+TODO = {
+    "arguments": "Compare the preset and the pipeline config with the official call",
+    "model evaluations": "Look at the denoising stage: steps, guidance, experts",
+    "timesteps": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
+    "sigmas": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
+    "initial noise": "Look at the generator, its device, and the shape and dtype of the latents",
+    "conditioning": "Look at cleaning, tokenizer, mask and post-processing of the text; then: fvport check parity",
+    "denoiser": "Its own fault: fvport check parity",
+    "guidance": "Look at the guidance formula and scale in the denoising stage",
+    "latents": "Look at the scheduler's step and at what happens to the latents between steps",
+    "decode input": "Look at scaling factor, mean and std before the VAE",
+    "decode": "Its own fault: fvport check parity",
+    "frames": "Look at the range, the order of dimensions and cropping after the VAE",
+}
+CORE = (
+    "arguments",
+    "pipeline class",
+    "model evaluations",
+    "timesteps",
+    "initial noise",
+    "denoiser",
+    "latents",
+    "frames",
+)
+
+
+def expected(port: Port) -> list[str]:
+    """The stages that every pipeline has, and the planted faults that every comparison must see."""
+    names = list(CORE) if _is_visual(port) else [name for name in CORE if name != "frames"]
+    return [*names, "planted: noise of another seed", "planted: schedule"]
+
+
+def inputs(port: Port) -> list[str]:
+    folder = port.folder.relative_to(port.root)
+    tree = port.load_tree.relative_to(port.root)
+    names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
+    names.append(f"file:{tree}/model_index.json")
+    names += [f"package:{name}" for name in generation.PACKAGES]
+    for name, component in port.components.items():
+        names += [f"port:components.{name}.native", f"port:components.{name}.mode", f"weights:{name}"]
+        config = "scheduler_config.json" if component.kind == "scheduler" else "config.json"
+        names.append(f"file:{tree}/{component.weights or name}/{config}")
+    return names
+
+
+def run(port: Port, options: Options) -> Evidence:
+    fastvideo_api.check_workspace(port.root)
+    device = fastvideo_api.resolve_device(options.device)
+    record = Evidence("pipeline", port.slug, scale=options.scale)
+    record.device = fastvideo_api.device_of(port.root, device)
+    record.environment = fastvideo_api.environment(port.root)
+    official, native = generation.official(port, device), generation.native(port, device)
+    calls = generation.calls(port)
+    for index, call in enumerate(call for call in calls if not call.varies):
+        items = compare_call(port, official, native, call, floors_of(official, call.name))
+        record.items += items if index == 0 else [_named(item, call) for item in items]
+    record.items += planted(port, official, native, calls)
+    record.items += varied(port, official, native, calls)
+    record.notes += _notes(official, native, calls[0])
+    return record
+
+
+def floors_of(official: Path, name: str) -> walk.Floors:
+    base, noisy = generation.read(official / name), generation.read(official / f"{name}.noise")
+    if base is None or noisy is None:
+        raise BlockedError(f"the official pipeline has no noisy run of {name}", todo="Run the check again")
+    exact = generation.read(official / f"{name}.float64")
+    return walk.measure_floors(base.tensors, noisy.tensors, exact.tensors if exact else None)
+
+
+def compare_call(port: Port, official: Path, native: Path, call: generation.Call, floors: walk.Floors) -> list[Item]:
+    """One item a stage, arguments and classes first."""
+    a, b = _pair(official, native, call.name)
+    items = [_arguments(a, b), _classes(port, b)]
+    findings = walk.walk(a, b, floors)
+    forced = generation.read(native / f"{call.name}.forced")
+    for finding in findings:
+        if finding.stage == "latents" and not finding.ok and forced is not None:
+            own = walk.own_steps(a, forced, floors)
+            finding.metrics["own_steps"] = own
+            finding.reason += (
+                f"; begun from the official latents, steps {own} differ" if own else "; inherited, not own"
+            )
+        items.append(_item(port, finding))
+    return items
+
+
+def _pair(official: Path, native: Path, name: str) -> tuple[walk.Capture, walk.Capture]:
+    a, b = generation.read(official / name), generation.read(native / name)
+    if a is None or b is None:
+        side = "official" if a is None else "native"
+        raise BlockedError(f"the {side} side has no record of call {name}", todo="Run the check again")
+    return a, b
+
+
+def _item(port: Port, finding: walk.Finding) -> Item:
+    component = _component(port, COMPONENT.get(finding.stage, ""))
+    verdict = "pass" if finding.ok else "fail"
+    todo = "" if finding.ok else TODO.get(finding.stage, "")
+    return Item(finding.stage, verdict, finding.reason, finding.metrics, finding.tolerance, component, todo)
+
+
+def _component(port: Port, kind: str) -> str:
+    return next((name for name, component in port.components.items() if component.kind == kind), "")
+
+
+def _named(item: Item, call: generation.Call) -> Item:
+    item.name = f"{item.name} ({call.name})"
+    return item
+
+
+def _arguments(official: walk.Capture, native: walk.Capture) -> Item:
+    """What each side was really told: a default that the native side has of its own shows here."""
+    a = {**official.info["arguments"], "seed": official.info["seed"]}
+    b = {**native.info["arguments"], "seed": native.info["seed"]}
+    a.setdefault("negative_prompt", "")
+    wrong = [
+        f"{name} is {a[name]!r} officially, {b[name]!r} natively"
+        for name in sorted(set(a) & set(b))
+        if (a[name] or None) != (b[name] or None)
+    ]
+    metrics = {"compared": sorted(set(a) & set(b))}
+    if wrong:
+        return Item("arguments", "fail", "; ".join(wrong), metrics, todo=TODO["arguments"])
+    return Item("arguments", "pass", "", metrics)
+
+
+def _classes(port: Port, native: walk.Capture) -> Item:
+    """The classes that ran are the port's: another pipeline or component with the same numbers proves nothing."""
+    name, todo = "pipeline class", "Look at the registration and the load tree: fvport check smoke"
+    home = port.root / "fastvideo" / "pipelines" / "basic" / port.slug
+    file = Path(native.info["pipeline_file"])
+    if not file.resolve().is_relative_to(home.resolve()):
+        return Item(name, "fail", f"{native.info['pipeline']} of {file.parent.name} ran, not the port's", todo=todo)
+    classes = native.info["classes"]
+    for component in port.components.values():
+        ran = classes.get(component.name)
+        if component.native_class and ran is not None and not ran.endswith(component.native_class):
+            reason = f"{ran} ran as {component.name}, port.toml names {component.native_class}"
+            return Item(name, "fail", reason, component=component.name, todo=todo)
+    return Item(name, "pass", "", {"pipeline": native.info["pipeline"], "classes": classes})
+
+
+# --- planted faults --------------------------------------------------------------------------------------------------
+
+Plant = Callable[[walk.Capture, walk.Capture, walk.Capture], "walk.Tensors | None"]
+
+
+def planted(port: Port, official: Path, native: Path, calls: list[generation.Call]) -> list[Item]:
+    """Each fault put into a copy of the native record: the same comparison must turn red, and at that stage."""
+    base = next((call for call in calls if call.name == "short"), calls[0])
+    a, b = _pair(official, native, base.name)
+    other = generation.read(official / "seed") or a
+    floors = floors_of(official, base.name)
+    items = []
+    for name, (stage, plant) in FAULTS.items():
+        faulty = plant(a, b, other)
+        if faulty is None:
+            continue
+        first = walk.first_wrong(walk.walk(a, walk.Capture({**b.tensors, **faulty}, b.info), floors))
+        seen = first.stage if first else "nothing"
+        if seen == stage:
+            items.append(Item(f"planted: {name}", "pass", "", {"seen_at": seen}))
+        elif first and walk.STAGES.index(seen) < walk.STAGES.index(stage):
+            items.append(
+                Item(f"planted: {name}", "blocked", f"cannot be tried while {seen} differs", {"seen_at": seen})
+            )
+        else:
+            reason = f"a planted fault in {stage} was seen at {seen}: this comparison's pass proves nothing"
+            items.append(Item(f"planted: {name}", "fail", reason, {"seen_at": seen}))
+    return items
+
+
+def _other_noise(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    return {"initial_noise": other.tensors["initial_noise"]}
+
+
+def _other_schedule(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    """A flow shift of 1.1 more: t' = 1.1 t / (1 + 0.1 t), t in [0, 1]."""
+    t = b.tensors["timesteps"].double()
+    top = 1000.0 if float(t.max()) > 1 else 1.0
+    shifted = (1.1 * t / top) / (1 + 0.1 * t / top) * top
+    if bool((shifted == t).all()):  # one step at the very end of the schedule
+        shifted = t * 0.99
+    return {"timesteps": shifted.to(b.tensors["timesteps"].dtype)}
+
+
+def _other_guidance(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    """c + g(c - u) in place of u + g(c - u); None without guidance."""
+    rows, g = b.rows(0), b.info["arguments"].get("guidance_scale")
+    if len(rows) != 2 or not g or g <= 1:
+        return None
+    outputs = [b.tensors[f"eval/000/{row}/output"].double() for row in rows]
+    seen = b.tensors["model_output/000"]
+    c, u = min((outputs, outputs[::-1]), key=lambda p: float((p[1] + g * (p[0] - p[1]) - seen).norm()))
+    return {"model_output/000": (c + g * (c - u)).to(seen.dtype)}
+
+
+def _swapped_steps(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    if b.steps() < 2:
+        return None
+    return {"latents/000": b.tensors["latents/001"], "latents/001": b.tensors["latents/000"]}
+
+
+def _swapped_frames(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    frames = b.tensors.get("frames")
+    return None if frames is None or frames.shape[1] < 2 else {"frames": frames.roll(1, dims=1)}
+
+
+FAULTS: dict[str, tuple[str, Plant]] = {
+    "noise of another seed": ("initial noise", _other_noise),
+    "schedule": ("timesteps", _other_schedule),
+    "guidance c+g(c-u)": ("guidance", _other_guidance),
+    "steps out of order": ("latents", _swapped_steps),
+    "frames out of order": ("frames", _swapped_frames),
+}
+
+
+# --- variations ------------------------------------------------------------------------------------------------------
+
+
+def varied(port: Port, official: Path, native: Path, calls: list[generation.Call]) -> list[Item]:
+    """One changed argument at a time: the native side must answer as the official one does."""
+    base = next((call for call in calls if call.name == "short"), calls[0])
+    floors = floors_of(official, base.name)
+    unchanged = generation.read(official / base.name)
+    items = []
+    for call in calls:
+        if not call.varies:
+            continue
+        a, b = _pair(official, native, call.name)
+        name = f"changed: {call.varies}"
+        told = _arguments(a, b)
+        wrong = walk.first_wrong(walk.walk(a, b, floors.for_variation()))
+        change = _change(unchanged, a)
+        if told.verdict == "fail":
+            items.append(Item(name, "fail", told.reason, {"official_change": change}, todo=told.todo))
+        elif wrong:
+            reason = f"{wrong.stage}: {wrong.reason}"
+            items.append(
+                Item(name, "fail", reason, {"official_change": change, **wrong.metrics}, todo=TODO[wrong.stage])
+            )
+        else:
+            items.append(Item(name, "pass", "", {"official_change": change}))
+    return items
+
+
+def _change(base: walk.Capture | None, other: walk.Capture) -> float:
+    """How much the official latents moved, relative: what does not move proves nothing about the argument."""
+    if base is None or base.steps() != other.steps() or not base.steps():
+        return 0.0
+    name = f"latents/{base.steps() - 1:03d}"
+    a, b = base.tensors[name].double(), other.tensors[name].double()
+    return float((a - b).norm() / a.norm()) if a.shape == b.shape else 0.0
+
+
+def _notes(official: Path, native: Path, call: generation.Call) -> list[str]:
+    notes = []
+    why = official / f"{call.name}.float64" / "why.txt"
+    if why.is_file():
+        notes.append(f"no float64 floor: the official pipeline does not run in it ({why.read_text().strip()[:200]})")
+    info = json.loads((native / call.name / "steps.json").read_text(encoding="utf-8"))
+    notes.append("computed in " + ", ".join(f"{key} {value}" for key, value in info["precision"].items()))
+    notes.append("stages: " + ", ".join(info["stages"]))
+    return notes
+
+
+def _is_visual(port: Port) -> bool:
+    return not all(workload.endswith("2a") for workload in port.port.workload_types)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The calls of a port, made on both sides, and kept by everything they depend on.
+
+`official(port, device)` and `native(port, device)` give a folder with one subfolder a call: steps.safetensors,
+steps.json and, natively, the media file. Used by the checks `pipeline` and `ssim`: one load of FastVideo serves both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fvport import evidence as ev
+from fvport import fastvideo_api
+from fvport.errors import BlockedError
+from fvport.models import native_pipeline
+from fvport.parity import oracle, walk
+from fvport.spec import Port
+
+SHORT = 4  # more steps than this are not taken by the variations
+NOISE = 2.0**-23
+OTHER_NEGATIVE = "overexposed, dull"
+PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One generation: what both sides are told. `varies` names what differs from the call it is a variation of."""
+
+    name: str
+    arguments: dict[str, Any]
+    prompt: str
+    negative_prompt: str
+    seed: int
+    varies: str = ""
+
+    def official(self, device: str, suffix: str = "", **how: Any) -> dict[str, Any]:
+        return {
+            "name": self.name + suffix,
+            "arguments": {**self.arguments, "prompt": self.prompt},
+            "optional": {"negative_prompt": self.negative_prompt} if self.negative_prompt else {},
+            "seed": self.seed,
+            "device": device,
+            **how,
+        }
+
+    def native(self, fps: int, suffix: str = "", force: str = "") -> dict[str, Any]:
+        arguments = {**self.arguments, "prompt": self.prompt, "seed": self.seed, "fps": fps}
+        if self.negative_prompt:  # an empty one is left to the port's preset: FastVideo's own default is another prompt
+            arguments["negative_prompt"] = self.negative_prompt
+        return {"name": self.name + suffix, "arguments": arguments, "force": force}
+
+
+def calls(port: Port) -> list[Call]:
+    """The gate's calls (each prompt with each seed), then the variations of the first."""
+    pipeline = port.official.pipeline
+    if not pipeline.prompts:
+        raise BlockedError("no prompt to generate from", where="port.toml [official.pipeline] prompts")
+    if not pipeline.seeds:
+        raise BlockedError("no seed to generate from", where="port.toml [official.pipeline] seeds")
+    seeds = pipeline.seeds
+    given = dict(pipeline.call)
+    found = [
+        Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed)
+        for i, prompt in enumerate(pipeline.prompts)
+        for seed in seeds
+    ]
+    return found + variations(port, found[0])
+
+
+def variations(port: Port, base: Call) -> list[Call]:
+    """The first call with one thing changed: whatever a side ignores or has hard-coded shows in one of them."""
+    given = dict(base.arguments)
+    steps = int(given.get("num_inference_steps", 0) or 0)
+    found = []
+    if steps > SHORT:
+        given["num_inference_steps"] = SHORT
+        found.append(Call("short", given, base.prompt, base.negative_prompt, base.seed, "steps"))
+    guidance = given.get("guidance_scale")
+    other = f"{base.prompt}, seen from above at night"
+    if guidance is not None and guidance > 1:
+        changed = {**given, "guidance_scale": round(1 + (guidance - 1) * 0.6, 4)}
+        found.append(Call("guidance", changed, base.prompt, base.negative_prompt, base.seed, "guidance scale"))
+        found.append(Call("negative", given, base.prompt, OTHER_NEGATIVE, base.seed, "negative prompt"))
+    found.append(Call("seed", given, base.prompt, base.negative_prompt, base.seed + 1, "seed"))
+    found.append(Call("prompt", given, other, base.negative_prompt, base.seed, "prompt"))
+    return found
+
+
+def fps(port: Port) -> int:
+    """Frames a second of the written file: the presets', else 16 (nothing of the official call says it)."""
+    for preset in port.presets.values():
+        if "fps" in preset:
+            return int(preset["fps"].value)
+    return 16
+
+
+def official(port: Port, device: str) -> Path:
+    """Every call by the official pipeline; the calls that give floors again in float64 and under rounding noise."""
+    if not (port.official_weights / "model_index.json").is_file():
+        raise BlockedError("no official weights", where=port.official.weights, todo="Run: nox -s prep")
+    if not (port.folder / "oracle.py").is_file():
+        raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")
+    wanted = [call.official(device) for call in calls(port)]
+    for call in calls(port):
+        if not call.varies or call.name == "short":
+            wanted.append(call.official(device, ".noise", perturb=NOISE))
+            wanted.append(call.official(device, ".float64", dtype="float64", may_fail=True))
+    key = {
+        "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
+        "weights": listing(port.official_weights),
+        "lock": ev.digests(port, [f"weights:{name}" for name in port.components]),
+    }
+
+    def make(part: Path) -> None:
+        oracle.call(port, "run_pipelines", [str(port.official_weights), wanted, str(part)])
+
+    return _kept(port, "official", device, {"calls": wanted, **key}, make)
+
+
+def native(port: Port, device: str) -> Path:
+    """Every call by `VideoGenerator`, and the first once more with the official latents forced into each step."""
+    forced = official(port, device)
+    todo = calls(port)
+    rate = fps(port)
+    wanted = [call.native(rate) for call in todo]
+    wanted.append(todo[0].native(rate, ".forced", str(forced / todo[0].name / "steps.safetensors")))
+    environment = {k: v for k, v in os.environ.items() if k.startswith("FASTVIDEO_")}
+    key = {
+        "tree": ev.digest(port, "tree:fastvideo"),
+        "weights": listing(port.load_tree),
+        "calls": wanted,
+        "environment": environment,
+    }
+    log = port.state / "logs" / "generation.log"
+    return _kept(port, "native", device, key, lambda part: native_pipeline.run(port, wanted, part, log, device))
+
+
+def read(folder: Path) -> walk.Capture | None:
+    """One call's record; None where it is not there (float64 that could not run)."""
+    from safetensors.torch import load_file
+
+    if not (folder / "steps.json").is_file():
+        return None
+    info = json.loads((folder / "steps.json").read_text(encoding="utf-8"))
+    return walk.Capture(load_file(folder / "steps.safetensors"), info)
+
+
+def media_file(folder: Path) -> Path | None:
+    """The file that the native call wrote, where it lies now."""
+    files = [file for file in sorted(folder.iterdir()) if file.suffix in (".mp4", ".png", ".wav", ".webp")]
+    return files[0] if files else None
+
+
+def listing(folder: Path) -> list[list[Any]]:
+    """Names, sizes and times of all files (links followed), and the content of the small JSON ones."""
+    rows: list[list[Any]] = []
+    for root, dirs, names in os.walk(folder, followlinks=True):
+        dirs.sort()
+        for name in sorted(names):
+            file = Path(root, name)
+            stat = file.stat()
+            row: list[Any] = [str(file.relative_to(folder)), stat.st_size]
+            row.append(ev.blake3(file.read_bytes()) if name.endswith(".json") else stat.st_mtime_ns)
+            rows.append(row)
+    return rows
+
+
+def _kept(port: Port, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
+    """The folder of this key, made where there is none; a half-made one never gets the name."""
+    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES])
+    place = [device, fastvideo_api.device_of(port.root, device)["name"]]
+    digest = ev.blake3(ev.canonical({**key, "packages": packages, "device": place})).partition(":")[2][:24]
+    folder = port.state / "cache" / "generation" / f"{side}.{digest}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = folder.with_name(f".{side}.part.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    try:
+        make(part)
+        for old in folder.parent.glob(f"{side}.*"):
+            shutil.rmtree(old, ignore_errors=True)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two records of one generation, compared in the order in which drift arises. The first stage that differs is named.
+
+    model evaluations, timesteps, sigmas, initial noise, conditioning, denoiser, guidance, latents, decode input, decode,
+    frames
+
+Tables and noise are compared exactly (tables within 8 float32 ulp of their largest entry: numpy and torch round a
+linspace differently). Everything else may err by `factor` times a measured floor in each of four measures
+(`parity.compare`): the larger of what the official pipeline differs from itself in float64, and what it answers to
+rounding noise of one ulp on every component's output. A stage after the first that differs says so.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from fvport.parity import compare
+
+STAGES = (
+    "model evaluations",
+    "timesteps",
+    "sigmas",
+    "initial noise",
+    "conditioning",
+    "denoiser",
+    "guidance",
+    "latents",
+    "decode input",
+    "decode",
+    "frames",
+)
+TABLE_ULP = 8
+FACTOR = 3.0
+Tensors = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One side's record: tensors by name and what steps.json says."""
+
+    tensors: Tensors
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def steps(self) -> int:
+        return sum(1 for name in self.tensors if name.startswith("latents/"))
+
+    def rows(self, step: int) -> list[int]:
+        """Numbers of the denoiser's evaluations in this step."""
+        prefix = f"eval/{step:03d}/"
+        found = {int(name.split("/")[2]) for name in self.tensors if name.startswith(prefix)}
+        return sorted(found)
+
+
+@dataclass
+class Finding:
+    """What became of one stage."""
+
+    stage: str
+    ok: bool
+    reason: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    tolerance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What the official pipeline differs from itself, by tensor name and measure. `exact`: its float64 run, if any."""
+
+    values: dict[str, dict[str, float]]
+    exact: Tensors = field(default_factory=dict)
+    origin: str = "noise"
+    factor: float = FACTOR
+
+    def for_variation(self) -> Floors:
+        """The same sizes for the same call with one argument changed (its float64 values are not those here)."""
+        return Floors(self.values, {}, self.origin, self.factor)
+
+
+def measure_floors(official: Tensors, noisy: Tensors, exact: Tensors | None = None) -> Floors:
+    """For each tensor the larger of float64 and rounding noise, never under a few ulp."""
+    values = {}
+    for name, a in official.items():
+        others = [o[name] for o in (noisy, exact or {}) if name in o and o[name].shape == a.shape]
+        if not others or not a.is_floating_point():
+            continue
+        found = [compare.measures(other, a) for other in others]
+        floor = {m: max(compare.LOWER[m], *(f[m] for f in found)) for m in compare.MEASURES}
+        if all(math.isfinite(value) for value in floor.values()):
+            n = max(int(a.numel()), 2)
+            floor["worst"] = max(floor["worst"], floor["rel_l2"] * math.sqrt(2 * math.log(n)))
+            floor["drift"] = max(floor["drift"], floor["rel_l2"] * 2 / math.sqrt(n))
+            values[name] = floor
+    return Floors(values, exact or {}, "noise and float64" if exact else "noise")
+
+
+def walk(official: Capture, native: Capture, floors: Floors) -> list[Finding]:
+    """One finding a stage, in order; stages that neither side has are left out."""
+    first = ""
+    findings = []
+    pairs = _pair_rows(official, native)
+    for stage, judge in _JUDGES.items():
+        finding = judge(official, native, floors, pairs)
+        if finding is None:
+            continue
+        finding.stage = stage
+        if not finding.ok and first:
+            finding.reason += f" (after {first}, which differs first)"
+        first = first or ("" if finding.ok else stage)
+        findings.append(finding)
+    return findings
+
+
+def first_wrong(findings: list[Finding]) -> Finding | None:
+    return next((finding for finding in findings if not finding.ok), None)
+
+
+def own_steps(official: Capture, forced: Capture, floors: Floors) -> list[int]:
+    """Steps that differ although they began from the official latents: what is wrong is in them, not before them."""
+    wrong = []
+    for step in range(min(official.steps(), forced.steps())):
+        name = f"latents/{step:03d}"
+        if not _near(name, official.tensors[name], forced.tensors[name], floors).ok:
+            wrong.append(step)
+    return wrong
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def _evaluations(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    a, b = (
+        [len(official.rows(s)) for s in range(official.steps())],
+        [len(native.rows(s)) for s in range(native.steps())],
+    )
+    if len(a) != len(b):
+        return Finding("", False, f"the official pipeline takes {len(a)} steps, the native one {len(b)}")
+    if a != b:
+        step = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+        return Finding("", False, f"step {step} evaluates the denoiser {a[step]} times officially, {b[step]} natively")
+    return Finding("", bool(a), "" if a else "no denoising step was seen", {"steps": len(a), "evaluations": sum(a)})
+
+
+def _table(name: str) -> Any:
+    def judge(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+        a, b = official.tensors.get(name), native.tensors.get(name)
+        if a is None and b is None:
+            return None
+        if a is None or b is None:
+            side = "native" if b is None else "official"
+            return Finding("", False, f"the {side} scheduler has no {name}")
+        if a.numel() != b.numel():
+            return Finding("", False, f"{name} has {a.numel()} entries officially, {b.numel()} natively")
+        a, b = a.double().flatten(), b.double().flatten()
+        limit = TABLE_ULP * compare.EPS * max(float(a.abs().max()), 1e-30)
+        d = (a - b).abs()
+        worst = float(d.max()) if d.numel() else 0.0
+        metrics = {"max_abs": _json(worst), "entries": int(a.numel())}
+        if worst <= limit:
+            return Finding("", True, "", metrics, {"max_abs": limit})
+        index = int((~(d <= limit)).nonzero()[0])
+        reason = f"{name}[{index}] is {float(a[index]):.6g} officially, {float(b[index]):.6g} natively"
+        return Finding("", False, reason, metrics, {"max_abs": limit})
+
+    return judge
+
+
+def _noise(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    a, b = official.tensors.get("initial_noise"), native.tensors.get("initial_noise")
+    if a is None or b is None:
+        return Finding("", False, "one side showed no initial noise")
+    b, problem = _aligned(a, b)
+    if problem:
+        return Finding("", False, f"initial noise {problem}")
+    if a.dtype != b.dtype:
+        return Finding("", False, f"initial noise is {a.dtype} officially, {b.dtype} natively")
+    if not float(a.double().std()) > 0:
+        return Finding("", False, "the official initial noise is constant: it proves nothing")
+    wrong = int((a != b).sum())
+    if wrong:
+        correlation = float((a.double().flatten() * b.double().flatten()).mean() / a.double().pow(2).mean())
+        reason = f"{wrong} of {a.numel()} values differ (correlation {correlation:.3f}): other seed, generator or dtype"
+        return Finding("", False, reason, {"different": wrong})
+    return Finding("", True, "", {"different": 0, "elements": int(a.numel())}, {"mode": "exact"})
+
+
+def _conditioning(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    ids = _token_ids(official, native)
+    if ids:
+        return Finding("", False, ids)
+    worst: Finding | None = None
+    compared = 0
+    for i, j in pairs.get(0, []):
+        a, b = _arguments(official, 0, i), _arguments(native, 0, j)
+        for key in sorted(set(a) & set(b) - {"output", "timestep", "hidden_states", "sample", "x"}):
+            if not a[key].is_floating_point() or not b[key].is_floating_point() or a[key].numel() != b[key].numel():
+                continue  # another convention of the call; what it does shows in the denoiser's outputs
+            compared += 1
+            found = _near(f"eval/000/{i}/{key}", a[key], b[key], floors, label=key)
+            worst = found if worst is None or not found.ok or _use(found) > _use(worst) else worst
+            if not found.ok:
+                return found
+    if worst is not None:
+        worst.metrics["compared"] = compared
+    return worst
+
+
+def _denoiser(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    """The first step's evaluations: same noise, same conditioning, so what differs is the denoiser's own."""
+    worst: Finding | None = None
+    for i, j in pairs.get(0, []):
+        a, b = _arguments(official, 0, i), _arguments(native, 0, j)
+        found = _near(f"eval/000/{i}/output", a["output"], b["output"], floors, label=f"evaluation {i} of step 0")
+        if not found.ok:
+            t, s = a.get("timestep"), b.get("timestep")
+            if (
+                t is not None
+                and s is not None
+                and t.numel() == s.numel()
+                and not bool((t.double() == s.double()).all())
+            ):
+                found.reason += f"; it was given timestep {float(t.flatten()[0]):.6g} officially, "
+                found.reason += f"{float(s.flatten()[0]):.6g} natively"
+            return found
+        worst = found if worst is None or _use(found) > _use(worst) else worst
+    return worst
+
+
+def _guidance(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    name = "model_output/000"
+    if name not in official.tensors or name not in native.tensors:
+        return None
+    return _near(name, official.tensors[name], native.tensors[name], floors, label="the guided prediction of step 0")
+
+
+def _latents(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    worst: Finding | None = None
+    for step in range(min(official.steps(), native.steps())):
+        name = f"latents/{step:03d}"
+        found = _near(name, official.tensors[name], native.tensors[name], floors, label=f"latents after step {step}")
+        found.metrics["step"] = step
+        if not found.ok:
+            return found
+        worst = found if worst is None or _use(found) > _use(worst) else worst
+    return worst or Finding("", False, "no step was compared")
+
+
+def _tensor(name: str, label: str) -> Any:
+    def judge(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+        a, b = official.tensors.get(name), native.tensors.get(name)
+        if a is None:
+            return None
+        if b is None:
+            return Finding("", False, f"the native side showed no {label}") if name == "frames" else None
+        return _near(name, a, b, floors, label=label)
+
+    return judge
+
+
+_JUDGES = {
+    "model evaluations": _evaluations,
+    "timesteps": _table("timesteps"),
+    "sigmas": _table("sigmas"),
+    "initial noise": _noise,
+    "conditioning": _conditioning,
+    "denoiser": _denoiser,
+    "guidance": _guidance,
+    "latents": _latents,
+    "decode input": _tensor("decode_input", "what the VAE is given (scale, mean and std)"),
+    "decode": _tensor("decoded", "what the VAE decodes"),
+    "frames": _tensor("frames", "frames before any codec"),
+}
+
+
+# --- measuring -------------------------------------------------------------------------------------------------------
+
+
+def _near(name: str, a: Any, b: Any, floors: Floors, label: str = "") -> Finding:
+    """Is native `b` the official `a`, within the floor of `name`?"""
+    label = label or name
+    b, problem = _aligned(a, b)
+    if problem:
+        return Finding("", False, f"{label} {problem}")
+    for side, tensor in (("official", a), ("native", b)):
+        if not bool(tensor.isfinite().all()):
+            return Finding("", False, f"{label}: the {side} side has values that are not finite")
+    floor = floors.values.get(name)
+    if floor is None:
+        return Finding("", False, f"{label}: no floor was measured for it")
+    if floor["rel_l2"] > compare.MAX_FLOOR:
+        size = f"{floor['rel_l2']:.1e}"
+        return Finding("", False, f"{label}: the official pipeline differs from itself by {size}: it proves nothing")
+    reference = floors.exact.get(name, a)
+    reference = reference if reference.shape == a.shape else a
+    found = compare.measures(b, reference)
+    uses = {m: found[m] / (floors.factor * floor[m]) for m in compare.MEASURES}
+    worst = max(uses, key=lambda m: uses[m])
+    metrics = {m: _json(found[m]) for m in compare.MEASURES}
+    metrics |= {f"floor_{m}": floor[m] for m in compare.MEASURES}
+    metrics |= {
+        "max_abs": _json(float((a.double() - b.double()).abs().max())),
+        "budget_use": _json(round(uses[worst], 4)),
+    }
+    metrics["floor_from"] = floors.origin
+    limits = {"mode": "calibrated", "factor": floors.factor, **{m: floors.factor * floor[m] for m in compare.MEASURES}}
+    if uses[worst] <= 1:
+        return Finding("", True, "", metrics, limits)
+    index = compare.first_worst(b, a)
+    reason = f"{label} differ" + ("" if label.endswith("s") else "s")
+    reason += f": {worst} {found[worst]:.2e}, {uses[worst]:.3g} times the budget; worst at index {index}"
+    return Finding("", False, reason, metrics, limits)
+
+
+def _aligned(a: Any, b: Any) -> tuple[Any, str]:
+    """`b` in the shape of `a` where they differ in dimensions of size one only (an image without its time axis)."""
+    if a.shape == b.shape:
+        return b, ""
+    if [n for n in a.shape if n != 1] == [n for n in b.shape if n != 1]:
+        return b.reshape(a.shape), ""
+    return b, f"has shape {tuple(a.shape)} officially, {tuple(b.shape)} natively"
+
+
+def _pair_rows(official: Capture, native: Capture) -> dict[int, list[tuple[int, int]]]:
+    """Which native evaluation is which official one, for step 0: by what they were told, then by what they answered."""
+    a, b = official.rows(0), native.rows(0)
+    if len(a) != len(b):
+        return {}
+    left = list(b)
+    pairs = []
+    for i in a:
+        best = min(left, key=lambda j: _distance(official, i, native, j))
+        left.remove(best)
+        pairs.append((i, best))
+    return {0: pairs}
+
+
+def _distance(official: Capture, i: int, native: Capture, j: int) -> float:
+    a, b = _arguments(official, 0, i), _arguments(native, 0, j)
+    for key in ("encoder_hidden_states", "output"):
+        if key in a and key in b and a[key].numel() == b[key].numel():
+            return float((a[key].double().flatten() - b[key].double().flatten()).norm())
+    return float(i != j)
+
+
+def _arguments(capture: Capture, step: int, row: int) -> Tensors:
+    prefix = f"eval/{step:03d}/{row}/"
+    return {name[len(prefix) :]: value for name, value in capture.tensors.items() if name.startswith(prefix)}
+
+
+def _token_ids(official: Capture, native: Capture) -> str:
+    """A sentence where the tokens that count (mask 1) differ, '' where they agree or one side shows none."""
+    for name in sorted(n for n in official.tensors if n.startswith("text/") and n.endswith("/input_ids")):
+        if name not in native.tensors:
+            continue
+        a, b = (_valid_tokens(side, name) for side in (official, native))
+        if a != b:
+            where = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+            _, encoder, call, _ = name.split("/")
+            counts = f"{len(a)} officially, {len(b)} natively"
+            return f"{encoder} is given other tokens in its call {call} from position {where} ({counts})"
+    return ""
+
+
+def _valid_tokens(side: Capture, name: str) -> list[int]:
+    ids = side.tensors[name]
+    mask = side.tensors.get(name.replace("input_ids", "attention_mask"))
+    return [int(i) for i in (ids if mask is None else ids[mask > 0]).flatten()]
+
+
+def _use(finding: Finding) -> float:
+    return float(finding.metrics.get("budget_use") or 0.0)
+
+
+def _json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
