@@ -32,7 +32,8 @@ import fastvideo.configs.models.dits as dits
 import fastvideo.configs.pipelines as pipelines
 asked = ((dits, "TinyWanConfig"), (pipelines, "TinyWanPipelineConfig"))
 exported = [name in module.__all__ for module, name in asked]
-print("ANSWER " + json.dumps({"file": fastvideo.__file__, "answers": answers, "presets": presets, "exported": exported}))
+report = {"file": fastvideo.__file__, "answers": answers, "presets": presets, "exported": exported}
+print("ANSWER " + json.dumps(report))
 """
 
 
