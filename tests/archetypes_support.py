@@ -60,10 +60,10 @@ def module(name: str, source: str, folder: Path) -> types.ModuleType:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(source, encoding="utf-8")
     spec = importlib.util.spec_from_file_location(name, file)
-    assert spec and spec.loader
+    assert spec is not None
     made = importlib.util.module_from_spec(spec)
     sys.modules[name] = made
-    spec.loader.exec_module(made)
+    spec.loader.exec_module(made)  # type: ignore[union-attr]
     return made
 
 
@@ -109,18 +109,19 @@ def worst(a: dict[str, Any], b: dict[str, Any]) -> dict[str, float]:
     """Largest difference of each output, relative to the largest value of `a`. Both must have the same outputs."""
     assert sorted(a) == sorted(b), f"outputs differ: {sorted(a)} and {sorted(b)}"
     found = {}
-    for name in a:
-        assert a[name].shape == b[name].shape, f"{name}: {tuple(a[name].shape)} and {tuple(b[name].shape)}"
-        scale = float(a[name].double().abs().max()) or 1.0
-        found[name] = float((a[name].double() - b[name].double()).abs().max()) / scale
+    for name, ours in a.items():
+        assert ours.shape == b[name].shape, f"{name}: {tuple(ours.shape)} and {tuple(b[name].shape)}"
+        scale = float(ours.double().abs().max()) or 1.0
+        found[name] = float((ours.double() - b[name].double()).abs().max()) / scale
     return found
 
 
 def make_official() -> types.ModuleType:
     name = "tiny_wan_make_official"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, ROOT / "examples/tiny_wan/make_official.py")
-        assert spec and spec.loader
+        file = ROOT / "examples/tiny_wan/make_official.py"
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None
         sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
+        spec.loader.exec_module(sys.modules[name])  # type: ignore[union-attr]
     return sys.modules[name]
