@@ -59,16 +59,7 @@ def expected(port: Port) -> list[str]:
 
 
 def inputs(port: Port) -> list[str]:
-    folder = port.folder.relative_to(port.root)
-    tree = port.load_tree.relative_to(port.root)
-    names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
-    names.append(f"file:{tree}/model_index.json")
-    names += [f"package:{name}" for name in generation.PACKAGES]
-    for name, component in port.components.items():
-        names += [f"port:components.{name}.native", f"port:components.{name}.mode", f"weights:{name}"]
-        config = "scheduler_config.json" if component.kind == "scheduler" else "config.json"
-        names.append(f"file:{tree}/{component.weights or name}/{config}")
-    return names
+    return generation.inputs(port)
 
 
 def run(port: Port, options: Options) -> Evidence:

@@ -17,13 +17,14 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError
-from fvport.models import native_pipeline
+from fvport.models import native_capture, native_pipeline
 from fvport.parity import oracle, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 OTHER_NEGATIVE = "overexposed, dull"
+WATCHERS = (native_pipeline, native_capture, oracle)  # what of fvport a generation depends on
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
@@ -99,6 +100,18 @@ def fps(port: Port) -> int:
     return 16
 
 
+def inputs(port: Port) -> list[str]:
+    """Everything that a generation on either side depends on, as names of a record's inputs."""
+    folder, tree = port.folder.relative_to(port.root), port.load_tree.relative_to(port.root)
+    names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
+    names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in PACKAGES)]
+    for name, component in port.components.items():
+        names += [f"port:components.{name}.native", f"port:components.{name}.mode", f"weights:{name}"]
+        config = "scheduler_config.json" if component.kind == "scheduler" else "config.json"
+        names.append(f"file:{tree}/{component.weights or name}/{config}")
+    return names
+
+
 def official(port: Port, device: str) -> Path:
     """Every call by the official pipeline; the calls that give floors again in float64 and under rounding noise."""
     if not (port.official_weights / "model_index.json").is_file():
@@ -172,7 +185,8 @@ def listing(folder: Path) -> list[list[Any]]:
 
 def _kept(port: Port, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
     """The folder of this key, made where there is none; a half-made one never gets the name."""
-    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES])
+    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES if name != "fvport"])
+    packages["fvport"] = ev.blake3(b"".join(Path(module.__file__).read_bytes() for module in WATCHERS))
     place = [device, fastvideo_api.device_of(port.root, device)["name"]]
     digest = ev.blake3(ev.canonical({**key, "packages": packages, "device": place})).partition(":")[2][:24]
     folder = port.state / "cache" / "generation" / f"{side}.{digest}"

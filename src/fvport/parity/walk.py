@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two records of one generation, compared in the order in which drift arises. The first stage that differs is named.
 
-    model evaluations, timesteps, sigmas, initial noise, conditioning, denoiser, guidance, latents, decode input, decode,
-    frames
+    model evaluations, timesteps, sigmas, initial noise, conditioning,
+    denoiser, guidance, latents, decode input, decode, frames
 
 Tables and noise are compared exactly (tables within 8 float32 ulp of their largest entry: numpy and torch round a
 linspace differently). Everything else may err by `factor` times a measured floor in each of four measures
