@@ -21,7 +21,7 @@ FVPORT = BIN / "fvport"
 
 @dataclass
 class Case:
-    """`commands["ours"]`, baselines by name, and further commands of ours (`fvport ...`), which are reported as detail."""
+    """`commands["ours"]`, baselines by name, and further commands of ours (`fvport ...`), which become detail."""
 
     commands: dict[str, Callable[[], Run]]
     detail: Callable[[dict[str, list[Run]]], dict[str, Any]] = field(default=lambda runs: {})

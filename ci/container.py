@@ -107,7 +107,7 @@ def linked_to(port: Path) -> Iterator[Path]:
         for folder, folders, files in os.walk(port / top):
             for path in (Path(folder, name) for name in (*folders, *files)):
                 target = path.resolve()
-                if path.is_symlink() and port not in target.parents and target.exists():
+                if path.is_symlink() and not target.is_relative_to(port) and target.exists():
                     seen.add(target if target.is_dir() else target.parent)
     for path in seen:
         if not seen & set(path.parents):
