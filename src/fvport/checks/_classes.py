@@ -42,7 +42,7 @@ def ancestors(root: Path, module: str, name: str, seen: frozenset[str] = frozens
     for base in defined.bases:
         word = ast.unparse(base.value if isinstance(base, ast.Subscript) else base).rpartition(".")[2]
         source = imported.get(word, (module, word))
-        found |= {word, source[1]} | (ancestors(root, *source, seen) or set())
+        found |= {source[1]} | (ancestors(root, *source, seen) or set())
     return found
 
 

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every rule of `boundary` red for its reason, and green on a clean port."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import gate_support as g
+import pytest
+
+from fvport import spec
+from fvport.checks import Options, boundary, run_check
+from fvport.checks import _imports as imports
+from fvport.spec import Port
+
+NATIVE = "fastvideo/models/dits/toy.py"
+CONFIG = "fastvideo/configs/models/dits/toy.py"
+TEST = "tests/local_tests/transformers/test_toy_transformer_parity.py"
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Port:
+    return g.make(tmp_path)
+
+
+def red(port: Port) -> dict[str, str]:
+    """{rule: first reason} of everything red."""
+    found: dict[str, str] = {}
+    for item in boundary.run(spec.load(port.root), Options()).items:
+        if item.verdict != "pass":
+            found.setdefault(item.name.split()[0], item.reason)
+    return found
+
+
+def test_green(port: Port) -> None:
+    """A clean port passes every rule, and each rule has an item of its name."""
+    record = run_check(port, "boundary")
+    assert record.verdict == "pass", [i.reason for i in record.items if i.verdict != "pass"]
+    assert [item.name for item in record.items] == boundary.expected(port)
+    assert all(item.reason for item in record.items)
+
+
+IMPORTS = {
+    "plain": "from diffusers import AutoencoderKL",
+    "in a function": "def f():\n    from transformers import T5EncoderModel\n    return T5EncoderModel",
+    "submodule": "from diffusers.models.transformers import WanTransformer3DModel",
+    "modelling": "from transformers.models.t5.modeling_t5 import T5Stack",
+    "import module": "import transformers.models.t5.modeling_t5",
+    "attribute": "import diffusers\nX = diffusers.AutoencoderKL",
+    "alias": "import diffusers as d\nX = d.AutoencoderKL",
+    "getattr": 'import diffusers\nX = getattr(diffusers, "AutoencoderKL")',
+    "getattr of a variable": "import diffusers\nname = 'x'\nX = getattr(diffusers, name)",
+    "importlib": 'import importlib\nX = importlib.import_module("diffusers").AutoencoderKL',
+    "import_module renamed": 'from importlib import import_module as im\nX = im("transformers")',
+    "import_module of a variable": "import importlib\nn = 'a'\nX = importlib.import_module(n)",
+    "dunder": 'X = __import__("diffusers")',
+    "sys.modules": 'import sys\nX = sys.modules["diffusers"]',
+    "star": "from transformers import *",
+    "auto": "from transformers import AutoModel",
+    "exec": "exec('import diffusers')",
+    "hub": "import torch\nX = torch.hub.load('a', 'b')",
+    "zoo": "from torchvision.models import resnet50",
+    "remote code": "from transformers import AutoTokenizer\nAutoTokenizer.from_pretrained('x', trust_remote_code=True)",
+    "file": "import importlib.util\nX = importlib.util.spec_from_file_location('a', 'b')",
+}
+
+
+@pytest.mark.parametrize("case", IMPORTS)
+def test_foreign_model(port: Port, case: str) -> None:
+    """FV301: every way of reaching another library's model class is red, with the component."""
+    g.edit(port, NATIVE, "EntryClass", f"{IMPORTS[case]}\nEntryClass")
+    found = boundary.run(port, Options()).items
+    item = next(item for item in found if item.name.startswith("FV301 "))
+    assert (item.verdict, item.component) == ("fail", "transformer")
+    assert f"{NATIVE}:" in item.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from transformers import AutoTokenizer, T5TokenizerFast, CLIPImageProcessor, T5Config",
+        "from diffusers.utils.torch_utils import randn_tensor",
+        "from diffusers.configuration_utils import ConfigMixin, register_to_config",
+        "from diffusers.schedulers.scheduling_utils import SchedulerMixin",
+        "from diffusers.video_processor import VideoProcessor",
+        "import diffusers.utils\nx = diffusers.utils.logging",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from diffusers import AutoencoderKL",
+        "import torch.nn.functional as F\nx = getattr(F, 'silu')",
+        "import importlib\nx = importlib.import_module('json')",
+    ],
+)
+def test_allowed_imports(text: str) -> None:
+    """FV301: tokenizers, processors, configurations, helpers and names for type checkers are fine."""
+    assert list(imports.runtime_imports(ast.parse(text))) == []
+
+
+def test_official_repository(port: Port) -> None:
+    """FV301: the official repository's own package is foreign as well."""
+    g.edit(
+        port, "tests/local_tests/toy/port.toml", 'library = "diffusers"', 'repo = "https://example.org/a/toylib.git"'
+    )
+    g.edit(port, NATIVE, "EntryClass", "from toylib.model import Net\nEntryClass")
+    assert "toylib" in red(port)["FV301"]
+
+
+HF = "hf_" + "Ab3dEf6hIj9kLmNoPqRs"  # put together here, so that no file of this repository holds one
+FAULTS = [
+    ("FV300", NATIVE, "class ToyNative", "class class ToyNative", "does not parse"),
+    ("FV302", NATIVE, "EntryClass", "import fvport\nEntryClass", "imports fvport"),
+    ("FV302", NATIVE, "EntryClass", "import sys\nsys.path.insert(0, '.')\nEntryClass", "sys.path"),
+    (
+        "FV303",
+        "tests/local_tests/toy/oracle.py",
+        "import torch",
+        "from fastvideo.models import x\nimport torch",
+        "fastvideo",
+    ),
+    ("FV303", "tests/local_tests/toy/oracle.py", "import torch", "import fvport.parity\nimport torch", "fvport"),
+    ("FV303", "tests/local_tests/toy/oracle.py", "import torch", "from . import helper\nimport torch", "imports ."),
+    ("FV304", "docs/inference/toy.md", "## Usage", f"{HF}\n\n## Usage", "a Hugging Face token"),
+    ("FV304", NATIVE, "EntryClass", f'KEY = "AKIA{"A1B2" * 4}"\nEntryClass', "an AWS key"),
+    ("FV304", NATIVE, "EntryClass", "# -----BEGIN " + "PRIVATE KEY-----\nEntryClass", "a private key"),
+    ("FV304", NATIVE, "EntryClass", 'api_key = "q8Zt0' + 'Lw3Xn7Vb2Mc9Rk5"\nEntryClass', "secret"),
+    ("FV306", NATIVE, "EntryClass", "# FVPORT-DECIDE: the scale\nEntryClass", "FVPORT-DECIDE"),
+    ("FV306", NATIVE, "EntryClass", "# TODO later\nEntryClass", "TODO"),
+    ("FV306", NATIVE, "    pass", "    def f(self):\n        raise NotImplementedError", "NotImplementedError"),
+    ("FV306", "tests/local_tests/toy/README.md", "# Toy", "# <family>", "<family>"),
+    ("FV307", "docs/inference/toy.md", "## Usage", "Look in /home/" + "ann/weights.\n\n## Usage", "/home/"),
+    (
+        "FV309",
+        CONFIG,
+        "dits.base import DiTConfig",
+        "encoders.base import TextEncoderConfig as DiTConfig",
+        "TextEncoderConfig",
+    ),
+    ("FV310", NATIVE, "ToyNative(BaseDiT)", "ToyNative(torch.nn.Module)", "not from BaseDiT"),
+    ("FV310", NATIVE, "class ToyNative", "class Renamed", "has no class ToyNative"),
+    ("FV311", NATIVE, "EntryClass = ToyNative", "Entry = ToyNative", "has no EntryClass"),
+    ("FV311", "fastvideo/pipelines/basic/toy/toy_pipeline.py", "EntryClass", "Entry", "no file says EntryClass"),
+    ("FV312", "fastvideo/configs/models/dits/__init__.py", '"ToyConfig"', "", "__all__ does not list"),
+    (
+        "FV312",
+        "fastvideo/configs/models/dits/__init__.py",
+        "import ToyConfig",
+        "import Other as ToyConfig2",
+        "does not import",
+    ),
+    ("FV313", TEST, "def test", "import pytest\n\n\n@pytest.mark.skip\ndef test", "pytest.mark.skip"),
+    ("FV313", TEST, "def test", "import pytest\n\n\n@pytest.mark.xfail\ndef test", "xfail"),
+    ("FV313", TEST, "    parity", "    import pytest\n    pytest.skip('no')\n    parity", "pytest.skip"),
+    ("FV313", TEST, "    parity", "    return\n    parity", "returns before"),
+    ("FV313", TEST, "    parity", "    if False:\n        parity", "no test calls parity.compare"),
+    ("FV313", TEST, '"transformer", ', '"other", ', "no test calls parity.compare"),
+    ("FV313", TEST, "(**case))", "(**case), atol=1)", "sets atol"),
+    ("FV313", TEST, "def test_", "def tst_", "no test calls parity.compare"),
+    ("FV315", NATIVE, "EntryClass", "x = torch.nn.functional.scaled_dot_product_attention\nEntryClass", "scaled_dot"),
+    ("FV315", NATIVE, "EntryClass", "x = LocalAttention\nEntryClass", "DistributedAttention"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "old", "new", "said"), FAULTS)
+def test_fault(port: Port, rule: str, path: str, old: str, new: str, said: str) -> None:
+    """Each rule goes red for its own reason and says where."""
+    g.edit(port, path, old, new)
+    found = red(port)
+    assert said in found.get(rule, f"{rule} is green, red are {found}")
+
+
+def test_secret_is_not_repeated(port: Port) -> None:
+    """FV304: the record never holds the secret itself."""
+    g.edit(port, NATIVE, "EntryClass", f"# {HF}\nEntryClass")
+    record = run_check(port, "boundary")
+    assert record.verdict == "fail"
+    assert HF not in str(record.to_json())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'tokenizer_path = "official_weights/toy/tokenizer_2"',
+        "pad_token_id: int = 0",
+        'digest = "blake3:1f0c"',
+        "max_token_length = 226",
+        "hf_model_paths=[]",
+        "token_embedding = self.text_embedding_projection_1(x)",
+    ],
+)
+def test_no_false_secret(line: str) -> None:
+    """FV304: ordinary code about tokens is no secret."""
+    assert boundary.secret(line) == ""
+
+
+def test_weights(port: Port) -> None:
+    """FV305: a weights file or a file over 1 MiB is red."""
+    (port.folder / "w.safetensors").write_bytes(b"x")
+    (port.folder / "big.json").write_bytes(b" " * (boundary.MOST_BYTES + 1))
+    names = [item.name for item in boundary.run(port, Options()).items if item.name.startswith("FV305 ")]
+    assert len(names) == 2
+
+
+def test_wrong_bucket(port: Port) -> None:
+    """FV308: a DiT among the encoders is red."""
+    toml = "tests/local_tests/toy/port.toml"
+    g.edit(port, toml, "fastvideo.configs.models.dits.toy", "fastvideo.configs.models.encoders.toy")
+    assert "fastvideo/configs/models/dits/" in red(port)["FV308"]
+
+
+def test_missing_test(port: Port) -> None:
+    """FV313: a component without its parity test is red, a reused one too."""
+    (port.root / "tests/local_tests/schedulers/test_toy_scheduler_parity.py").unlink()
+    assert "is not there" in red(port)["FV313"]
+
+
+EXTERNAL = """
+[components.caption]
+kind = "text_encoder"
+mode = "external"
+reason = "accepted by the maintainers"
+path = "fastvideo/models/encoders/toy_caption.py"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "names no wrapper file"),
+        ("from transformers import AutoModel\n", "when it is imported"),
+        ("def load():\n    from transformers import AutoModel\n    return AutoModel\n", ""),
+    ],
+)
+def test_external(port: Port, text: str | None, said: str) -> None:
+    """FV314: an external wrapper is one file that imports the other library inside functions only."""
+    g.edit(port, "tests/local_tests/toy/port.toml", "[presets.default]", EXTERNAL + "[presets.default]")
+    if text is not None:
+        path = port.root / "fastvideo/models/encoders/toy_caption.py"
+        path.write_text(text, encoding="utf-8")
+    found = red(port)
+    assert "FV301" not in found
+    assert said in found.get("FV314", "") if said else "FV314" not in found
+
+
+def git(root: Path, *args: str) -> None:
+    who = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", str(root), *who, *args], check=True, capture_output=True)
+
+
+def test_changed_fastvideo_file_counts(tmp_path: Path) -> None:
+    """In a git tree the changed lines of FastVideo's own files count, its other lines do not, nor does its own code."""
+    stage = tmp_path / "fastvideo/pipelines/stages/denoising.py"
+    stage.parent.mkdir(parents=True)
+    stage.write_text("from diffusers import OldModel\nx = 1\n", encoding="utf-8")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "FastVideo")
+    port = g.make(tmp_path)
+    (tmp_path / ".git/info/exclude").write_text("official_weights/\nconverted_weights/\n.fvport/\n", encoding="utf-8")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "port")
+    assert "FV301" not in red(port)
+    stage.write_text("from diffusers import OldModel\nx = 1\nfrom diffusers import NewModel\n", encoding="utf-8")
+    assert "NewModel" in red(port)["FV301"]
+    (tmp_path / "fastvideo/models/helper.py").write_text("from transformers import AutoModel\n", encoding="utf-8")
+    names = [i.name for i in boundary.run(port, Options()).items if i.name.startswith("FV301 ")]
+    assert any("models/helper.py" in name for name in names)
