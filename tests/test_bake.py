@@ -6,10 +6,10 @@ from __future__ import annotations
 import ast
 import json
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 from bake_helpers import DIT, REPO, SCHEDULER, T5, VAE, WAN, answers, bake, files, release, safetensors
 
 from fvport import spec

@@ -65,7 +65,8 @@ def _public_address(template: str) -> str:
 
 def as_data(source: str, root: Path) -> str:
     """`source` unless it is an answer with jinja's braces in it: then a template that renders to the answer's text."""
-    if not any(tag in source for tag in ("{{", "{%", "{#")) or source in _own(root):
+    # jinja also makes \n of every other line end
+    if not any(tag in source for tag in ("{{", "{%", "{#", "\r")) or source in _own(root):
         return source
     if "{{cookiecutter.model_slug}}" in source or source.startswith("# SPDX-License-Identifier"):
         return source  # a path of the template, or the hook

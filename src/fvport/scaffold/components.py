@@ -203,7 +203,7 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
 
 
 def _check_name(c: ComponentContext) -> None:
-    if not re.fullmatch(r"[A-Za-z_]\w*", c.name) or not re.fullmatch(r"\w*", c.official_class):
+    if not re.fullmatch(r"[A-Za-z_]\w*", c.name) or not re.fullmatch(r"\w*:[\w.]*", f"{c.official_class}:{c.library}"):
         what = f"the component {c.name!r} ({c.official_class!r}) has a name that no Python file can carry"
         raise UsageError(what, where="model_index.json")
 

@@ -208,7 +208,11 @@ def _names_are_free(p: PortContext) -> None:
 
 def _pipeline(p: PortContext) -> None:
     if p.inspection and p.inspection.pipeline_class:
-        p.official_pipeline = p.inspection.pipeline_class
+        name, library = p.inspection.pipeline_class, p.inspection.pipeline_library
+        if not name.isidentifier() or not re.fullmatch(r"[\w.]*", library):
+            what = f"the pipeline {name!r} ({library!r}) has a name that no Python file can carry"
+            raise UsageError(what, where="model_index.json")
+        p.official_pipeline = name
     else:
         p.decisions.append("name the official pipeline's class in port.toml ([official.pipeline] class)")
 
