@@ -91,8 +91,13 @@ class Case:
         return self._taken.get(position, [])
 
 
+def concerns(pattern: str, name: str) -> bool:
+    """A pattern of port.toml is about whole names; written with `^`, about all that begin so, as FastVideo's are."""
+    return bool(re.match(pattern, name) if pattern.startswith("^") else re.fullmatch(pattern, name))
+
+
 def _any(patterns: Sequence[str], name: str) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
+    return any(concerns(pattern, name) for pattern in patterns)
 
 
 RULES: dict[str, Callable[[Case], Iterator[Finding]]] = {}
@@ -376,11 +381,11 @@ def layers_reordered(case: Case) -> Iterator[Finding]:
 def idle_list(case: Case) -> Iterator[Finding]:
     """A declared pass-through or exclusion should concern some key."""
     for pattern in case.passthrough:
-        if not any(not p.rules and re.fullmatch(pattern, p.source) for p in case.mapped.placed):
+        if not any(not p.rules and concerns(pattern, p.source) for p in case.mapped.placed):
             yield _note("FV116", f"mapping.passthrough {pattern!r} concerns no key")
     for pattern, reason in case.exclude.items():
         names = case.native or {} if pattern.startswith(NATIVE) else case.shapes
-        hit = [name for name in names if re.fullmatch(pattern.removeprefix(NATIVE), name)]
+        hit = [name for name in names if concerns(pattern.removeprefix(NATIVE), name)]
         if not hit:
             yield _note("FV116", f"mapping.exclude {pattern!r} concerns no key")
         elif not reason.strip():

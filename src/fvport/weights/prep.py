@@ -67,7 +67,7 @@ def run(port: Port) -> Prepared:
     entries = {c.name: _entry(port, c, cache) for c in port.components.values() if c.mode != "external"}
     cache.save()
     changed = [
-        f"{name}/{file}"
+        file
         for name, entry in entries.items()
         for file, value in _hashes(entry).items()
         if name in before and before[name].get(file, value) != value
