@@ -229,7 +229,7 @@ def _tokens_differ(official: Json, native: Json) -> str:
 # --- presets ---------------------------------------------------------------------------------------------------------
 
 
-def preset_items(port: Port, signature: Json, native: Json) -> list[Item]:
+def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | None = None) -> list[Item]:
     """Declared presets with their sources, the registered ones, and the official call's defaults agree."""
     if not native:
         return [Item("presets", "fail", "FastVideo gave no presets for this model")]
@@ -259,13 +259,28 @@ def preset_items(port: Port, signature: Json, native: Json) -> list[Item]:
     return [Item(f"presets: {key}", "fail", what, todo=todo) for key, what in found]
 
 
+def _moved(declared: Json, native: Json, pipeline: Json) -> Json:
+    """Declared values that are no sampling parameter of FastVideo: its pipeline config has them, under its own name."""
+    found = {}
+    for key in declared:
+        if key in native["fields"]:
+            continue
+        if key in pipeline:
+            found[key] = pipeline[key]
+        lengths = pipeline.get("text_encoder_max_lengths") or []
+        if key in ("max_sequence_length", "max_length") and lengths:
+            found[key] = lengths[0] if len(set(lengths)) == 1 else lengths
+    return found
+
+
 def _preset_problems(declared: Json, defaults: Json, signature: Json) -> list[tuple[str, str]]:
     found = []
     for key, value in declared.items():
         mine = defaults.get(key, MISSING)
         if mine is MISSING or not _same_default(value.value, mine):
             said = "nothing" if mine is MISSING else short(mine)
-            found.append((key, f"{key} is {said} in the registered preset, {short(value.value)} in port.toml"))
+            where = "the registered preset and the pipeline config"
+            found.append((key, f"{key} is {said} in {where}, {short(value.value)} in port.toml"))
         if not value.source.strip():
             found.append((key, f"{key} has no source in port.toml"))
         theirs = signature.get(key, MISSING)

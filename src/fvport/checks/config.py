@@ -43,7 +43,8 @@ def run(port: Port, options: Options) -> ev.Evidence:
         if _has_tokens(c):
             record.items += token_items(c, official, native)
     if not options.components:
-        record.items += fields.preset_items(port, official.get("signature", {}), native.get("presets", {}))
+        signature, presets = official.get("signature", {}), native.get("presets", {})
+        record.items += fields.preset_items(port, signature, presets, native.get("pipeline_config"))
     record.environment = fastvideo_api.environment(port.root)
     return record
 

@@ -113,31 +113,25 @@ def table(scheduler: Any, steps: int) -> Json:
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
 
-class Encoder:
-    """Stands for a text encoder: keeps the ids and masks that it is called with, and answers zeros."""
+def stand_in_encoder(config: Json, seen: list[Json]) -> Any:
+    """A module in a text encoder's place: keeps the ids and masks that it is called with, and answers zeros."""
+    import torch
 
-    def __init__(self, config: Json, seen: list[Json]) -> None:
-        import torch
+    width = next((config[k] for k in ("d_model", "hidden_size", "projection_dim") if config.get(k)), 8)
+    layers = next((config[k] for k in ("num_layers", "num_hidden_layers") if config.get(k)), 2)
 
-        self.seen, self.dtype, self.device = seen, torch.float32, torch.device("cpu")
-        self.config = type("Config", (), config)()
-        self.width = next((config[k] for k in ("d_model", "hidden_size", "projection_dim") if config.get(k)), 8)
-        self.layers = next((config[k] for k in ("num_layers", "num_hidden_layers") if config.get(k)), 2)
+    class Encoder(torch.nn.Module):
+        dtype, device = torch.float32, torch.device("cpu")
 
-    def to(self, *args: Any, **kwargs: Any) -> Encoder:
-        return self
+        def forward(self, input_ids: Any = None, attention_mask: Any = None, **kwargs: Any) -> Any:
+            mask = attention_mask.tolist() if attention_mask is not None else None
+            seen.append({"ids": input_ids.tolist(), "mask": mask})
+            hidden = torch.zeros(*input_ids.shape, width)
+            return _Output(hidden, [hidden] * (layers + 1), hidden[:, 0])
 
-    def __call__(self, input_ids: Any = None, attention_mask: Any = None, **kwargs: Any) -> Any:
-        import torch
-
-        self.seen.append(
-            {
-                "ids": input_ids.tolist(),
-                "mask": attention_mask.tolist() if attention_mask is not None else None,
-            }
-        )
-        hidden = torch.zeros(*input_ids.shape, self.width)
-        return _Output(hidden, [hidden] * (self.layers + 1), hidden[:, 0])
+    encoder = Encoder()
+    encoder.config = type("Config", (), config)()
+    return encoder
 
 
 class _Output:
@@ -163,7 +157,7 @@ def tokens(job: Json) -> Json:
     parts: Json = {}
     for c in job["encoders"]:
         seen[c["name"]] = []
-        parts[c["name"]] = Encoder(json.loads(Path(c["config"]).read_text(encoding="utf-8")), seen[c["name"]])
+        parts[c["name"]] = stand_in_encoder(json.loads(Path(c["config"]).read_text(encoding="utf-8")), seen[c["name"]])
         parts[c["tokenizer_name"]] = AutoTokenizer.from_pretrained(c["tokenizer"])
     device = torch.device("cpu")
     stand_in = type(cls.__name__, (cls,), {"_execution_device": device, "device": device, "dtype": torch.float32})
