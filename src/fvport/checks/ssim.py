@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """ssim: the written file against the device's reference, frame by frame, the worst frame decides.
 
-`reference = "official"`: the official pipeline made it, from the same call, on this machine. Two comparisons: its frames and the
-native ones before any codec, and both as files written by the same encoder (a codec loses, so a file is never compared with
-frames). `reference = "approved"`: an earlier output that a person approved, from the store.
+`reference = "official"`: the official pipeline made it, from the same call, on this machine. Two comparisons: its
+frames and the native ones before any codec, and both as files written by the same encoder (a codec loses, so a file is
+never compared with frames). `reference = "approved"`: an earlier output that a person approved, from the store.
 """
 
 from __future__ import annotations

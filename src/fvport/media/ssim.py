@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSIM as scikit-image defines it: gaussian window (sigma 1.5), no sample covariance, data range 255, mean over channels.
+"""SSIM as scikit-image defines it: gaussian window (sigma 1.5), population covariance, range 255, mean over channels.
 
 A figure without its definition says little: ten definitions gave 0.905 to 0.985 on one pair of videos.
 """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """References of a port: frames kept without loss, by device, and for each who made it, from what, and who approved it.
 
-`<store>/<device>/<call>.safetensors` holds uint8 frames (time, height, width, 3); beside it `<call>.json` its provenance. A
-reference that is missing, a draft, or not what its digest says is no reference.
+`<store>/<device>/<call>.safetensors` holds uint8 frames (time, height, width, 3); beside it `<call>.json` its
+provenance. A reference that is missing, a draft, or not what its digest says is no reference.
 """
 
 from __future__ import annotations

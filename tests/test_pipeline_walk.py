@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two records of one generation: every fault goes red, at the stage where it is, for the right reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fvport.checks import pipeline
+from fvport.parity import generation, walk
+
+G = 5.0
+STEPS = 3
+
+
+def sampler(
+    seed: int = 0,
+    guidance: float = G,
+    shift: float = 3.0,
+    formula: str = "u",
+    noise: float = 0.0,
+    steps: int = STEPS,
+    start: torch.Tensor | None = None,
+    scale_t: float = 1.0,
+    swap: bool = False,
+    negative: float = -1.0,
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
+    """A little flow-matching sampler with a linear denoiser, recorded under the names of both sides."""
+    t0 = torch.linspace(1, 1 / 1000, steps, dtype=torch.float64)
+    sigmas = torch.cat([shift * t0 / (1 + (shift - 1) * t0), torch.zeros(1, dtype=torch.float64)]).float()
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(1, 4, 3, 4, 4, generator=generator).to(dtype)
+    x = start if start is not None else x
+    own = torch.Generator().manual_seed(7)
+    out: dict[str, Any] = {"timesteps": sigmas[:-1] * 1000, "sigmas": sigmas, "initial_noise": x.clone()}
+    conditions = [torch.full((1, 6, 8), 1.0) + torch.arange(8) / 9, torch.full((1, 6, 8), negative)]
+
+    def shaken(value: torch.Tensor) -> torch.Tensor:
+        return value * (1 + noise * torch.randn(value.shape, generator=own))
+
+    for step in range(steps):
+        t = sigmas[step] * 1000 * scale_t
+        answers = []
+        for row, condition in enumerate(conditions):
+            answer = shaken(torch.tanh(x.float() * 0.7) + condition.mean() * torch.cos(x.float() + t / 1000))
+            if step == 0:
+                out[f"eval/000/{row}/encoder_hidden_states"] = shaken(condition)
+            out[f"eval/{step:03d}/{row}/timestep"] = t.reshape(1)
+            out[f"eval/{step:03d}/{row}/output"] = answer
+            answers.append(answer)
+        c, u = answers
+        guided = (u if formula == "u" else c) + guidance * (c - u)
+        out[f"model_output/{step:03d}"] = guided
+        index = step if not swap else steps - 1 - step
+        x = shaken(x + (sigmas[index + 1] - sigmas[index]) * guided)
+        out[f"latents/{step:03d}"] = x.clone()
+    out["decode_input"] = shaken(x * 2 + 1)
+    out["decoded"] = shaken(torch.sin(out["decode_input"]))
+    out["frames"] = (out["decoded"][:, :3].permute(0, 2, 3, 4, 1) / 2 + 0.5).clamp(0, 1)
+    return out
+
+
+OFFICIAL = walk.Capture(sampler())
+FLOORS = walk.measure_floors(OFFICIAL.tensors, sampler(noise=2.0**-22))
+
+
+def first(native: dict[str, Any]) -> walk.Finding | None:
+    return walk.first_wrong(walk.walk(OFFICIAL, walk.Capture(native), FLOORS))
+
+
+def test_the_same_sampler_passes() -> None:
+    """An implementation that rounds otherwise passes every stage."""
+    findings = walk.walk(OFFICIAL, walk.Capture(sampler(noise=2.0**-23)), FLOORS)
+    assert [f.stage for f in findings] == list(walk.STAGES)
+    assert [f.reason for f in findings if not f.ok] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "stage"),
+    [
+        ({"seed": 1}, "initial noise"),
+        ({"dtype": torch.bfloat16}, "initial noise"),
+        ({"shift": 3.1}, "timesteps"),
+        ({"formula": "c"}, "guidance"),
+        ({"guidance": 4.999}, "guidance"),
+        ({"scale_t": 1.001}, "denoiser"),
+        ({"negative": -1.001}, "conditioning"),
+        ({"swap": True}, "latents"),
+        ({"steps": 2}, "model evaluations"),
+    ],
+)
+def test_a_fault_is_named_where_it_is(fault: dict[str, Any], stage: str) -> None:
+    """Noise, schedule, guidance, timestep, prompt and order of steps each go red at their own stage first."""
+    found = first(sampler(**fault))
+    assert found is not None
+    assert found.stage == stage
+
+
+def test_swapped_steps_inherit() -> None:
+    """What differs after the first red stage says which stage was first."""
+    findings = walk.walk(OFFICIAL, walk.Capture(sampler(formula="c")), FLOORS)
+    later = [f for f in findings if not f.ok][1:]
+    assert later
+    assert all("after guidance, which differs first" in f.reason for f in later)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("decode_input", "decode input"), ("decoded", "decode"), ("frames", "frames")]
+)
+def test_decode_faults_are_told_apart(name: str, stage: str) -> None:
+    """Scaling before the VAE, the VAE, and what comes after it are three stages."""
+    found = first(OFFICIAL.tensors | {name: OFFICIAL.tensors[name] * 1.0005})
+    assert found is not None
+    assert found.stage == stage
+
+
+def test_guidance_dropped_is_a_missing_evaluation() -> None:
+    """A native side that never evaluates the negative prompt is told by count."""
+    native = {k: v for k, v in OFFICIAL.tensors.items() if not (k.startswith("eval/") and "/1/" in k)}
+    found = first(native)
+    assert found is not None
+    assert "2 times officially, 1 natively" in found.reason
+
+
+def test_batched_guidance_in_the_other_order_is_the_same() -> None:
+    """Negative first or positive first: evaluations are matched by what they were told."""
+    native = dict(OFFICIAL.tensors)
+    for key, value in OFFICIAL.tensors.items():
+        if key.startswith("eval/"):
+            head, step, row, rest = key.split("/", 3)
+            native[f"{head}/{step}/{1 - int(row)}/{rest}"] = value
+    assert first(native) is None
+
+
+def test_nan_and_missing_frames_are_red() -> None:
+    """NaN is not near anything, and a side without frames compared none."""
+    bad = first(OFFICIAL.tensors | {"frames": OFFICIAL.tensors["frames"] * float("nan")})
+    assert bad is not None
+    assert "not finite" in bad.reason
+    gone = first({k: v for k, v in OFFICIAL.tensors.items() if k != "frames"})
+    assert gone is not None
+    assert "showed no" in gone.reason
+
+
+def test_no_floor_is_no_pass() -> None:
+    """Without a measured floor nothing can be near."""
+    found = walk.first_wrong(walk.walk(OFFICIAL, OFFICIAL, walk.Floors({})))
+    assert found is not None
+    assert "no floor" in found.reason
+
+
+def test_a_floor_that_is_large_proves_nothing() -> None:
+    """An official pipeline that differs from itself by a percent cannot be a reference."""
+    floors = walk.measure_floors(OFFICIAL.tensors, sampler(noise=1e-2))
+    found = walk.first_wrong(walk.walk(OFFICIAL, OFFICIAL, floors))
+    assert found is not None
+    assert "proves nothing" in found.reason
+
+
+def test_floors_do_not_grow_with_a_variation() -> None:
+    """A variation is judged by the size of the base call's noise, not by its distance from the base call."""
+    varied = walk.Capture(sampler(seed=3))
+    assert (
+        walk.first_wrong(walk.walk(varied, walk.Capture(sampler(seed=3, noise=2.0**-23)), FLOORS.for_variation()))
+        is None
+    )
+    found = walk.first_wrong(walk.walk(varied, walk.Capture(sampler(seed=3, guidance=4.99)), FLOORS.for_variation()))
+    assert found is not None
+    assert found.stage == "guidance"
+
+
+def test_other_tokens_are_conditioning() -> None:
+    """Padding may differ, the tokens that count may not."""
+    ids, mask = torch.tensor([[5, 6, 7, 0, 0]]), torch.tensor([[1, 1, 1, 0, 0]])
+    name = "text/text_encoder/0/"
+    official = walk.Capture(OFFICIAL.tensors | {f"{name}input_ids": ids, f"{name}attention_mask": mask})
+    short = OFFICIAL.tensors | {f"{name}input_ids": ids[:, :3], f"{name}attention_mask": mask[:, :3]}
+    other = OFFICIAL.tensors | {f"{name}input_ids": ids + mask, f"{name}attention_mask": mask}
+    assert walk.first_wrong(walk.walk(official, walk.Capture(short), FLOORS)) is None
+    found = walk.first_wrong(walk.walk(official, walk.Capture(other), FLOORS))
+    assert found is not None
+    assert found.stage == "conditioning"
+    assert "text_encoder is given other tokens" in found.reason
+
+
+def test_own_steps_are_told_from_inherited_ones() -> None:
+    """Begun from the official latents, only the step with a fault of its own differs."""
+    forced = OFFICIAL.tensors | {"latents/001": OFFICIAL.tensors["latents/001"] * 1.001}
+    assert walk.own_steps(OFFICIAL, walk.Capture(forced), FLOORS) == [1]
+
+
+# --- the check on records on disk ------------------------------------------------------------------------------------
+
+
+def put(folder: Path, tensors: dict[str, Any], **arguments: Any) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, folder / "steps.safetensors")
+    info = {
+        "arguments": {"prompt": "a fox", "guidance_scale": G, "negative_prompt": "", **arguments},
+        "seed": 0,
+        "pipeline": "TinyPipeline",
+        "pipeline_file": str(folder.parents[1] / "fastvideo/pipelines/basic/tiny/tiny_pipeline.py"),
+        "classes": {"transformer": "TinyTransformer"},
+    }
+    (folder / "steps.json").write_text(json.dumps(info))
+
+
+@pytest.fixture
+def sides(tmp_path: Path):
+    """(port, official folder, native folder, calls) as generation makes them."""
+    component = SimpleNamespace(name="transformer", kind="dit", native_class="TinyTransformer")
+    port = SimpleNamespace(root=tmp_path, slug="tiny", components={"transformer": component})
+    calls = [generation.Call("p0s0", {"guidance_scale": G}, "a fox", "", 0)]
+    calls.append(generation.Call("seed", {"guidance_scale": G}, "a fox", "", 1, "seed"))
+    for side, noise in (("official", 0.0), ("native", 2.0**-23)):
+        put(tmp_path / side / "p0s0", sampler(noise=noise))
+        put(tmp_path / side / "seed", sampler(seed=1, noise=noise))
+    put(tmp_path / "official" / "p0s0.noise", sampler(noise=2.0**-22))
+    return port, tmp_path / "official", tmp_path / "native", calls
+
+
+def verdicts(items: list[Any]) -> dict[str, str]:
+    return {item.name: item.verdict for item in items}
+
+
+def test_planted_faults_are_seen(sides: Any) -> None:
+    """Each planted fault is seen at its stage in records that agree."""
+    port, official, native, calls = sides
+    items = pipeline.planted(port, official, native, calls)
+    assert set(verdicts(items)) == {f"planted: {name}" for name in pipeline.FAULTS}
+    assert set(verdicts(items).values()) == {"pass"}
+
+
+def test_a_planted_fault_that_is_not_seen_is_red(sides: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison that cannot see a fault must not pass: here everything is allowed."""
+    port, official, native, calls = sides
+    wide = walk.Floors({name: dict.fromkeys(walk.compare.MEASURES, 1e-3) for name in OFFICIAL.tensors}, factor=1e9)
+    monkeypatch.setattr(pipeline, "floors_of", lambda *_: wide)
+    items = verdicts(pipeline.planted(port, official, native, calls))
+    assert items["planted: guidance c+g(c-u)"] == "fail"
+    assert items["planted: noise of another seed"] == "pass"  # compared exactly
+
+
+def test_base_call_and_classes_pass(sides: Any) -> None:
+    """Records that agree pass every stage, and the class that ran is the port's."""
+    port, official, native, calls = sides
+    items = pipeline.compare_call(port, official, native, calls[0], pipeline.floors_of(official, "p0s0"))
+    assert set(verdicts(items).values()) == {"pass"}
+    assert "pipeline class" in verdicts(items)
+
+
+def test_another_pipelines_class_is_red(sides: Any) -> None:
+    """FastVideo's own pipeline with the right numbers is not the port."""
+    port, official, native, calls = sides
+    info = json.loads((native / "p0s0" / "steps.json").read_text())
+    info["pipeline_file"] = str(port.root / "fastvideo/pipelines/basic/wan/wan_pipeline.py")
+    (native / "p0s0" / "steps.json").write_text(json.dumps(info))
+    items = pipeline.compare_call(port, official, native, calls[0], pipeline.floors_of(official, "p0s0"))
+    assert verdicts(items)["pipeline class"] == "fail"
+
+
+def test_a_default_of_ones_own_is_red(sides: Any) -> None:
+    """A native negative prompt that nobody gave shows as an argument."""
+    port, official, native, calls = sides
+    info = json.loads((native / "p0s0" / "steps.json").read_text())
+    info["arguments"]["negative_prompt"] = "Bright tones"
+    (native / "p0s0" / "steps.json").write_text(json.dumps(info))
+    items = pipeline.compare_call(port, official, native, calls[0], pipeline.floors_of(official, "p0s0"))
+    found = next(item for item in items if item.name == "arguments")
+    assert found.verdict == "fail"
+    assert "Bright tones" in found.reason
+
+
+def test_an_ignored_argument_is_red(sides: Any) -> None:
+    """A native side that answers a changed seed with the old noise is caught by the variation."""
+    port, official, native, calls = sides
+    assert set(verdicts(pipeline.varied(port, official, native, calls)).values()) == {"pass"}
+    (native / "seed" / "steps.safetensors").write_bytes((native / "p0s0" / "steps.safetensors").read_bytes())
+    items = pipeline.varied(port, official, native, calls)
+    assert verdicts(items)["changed: seed"] == "fail"
+    assert items[0].reason.startswith("initial noise")
