@@ -37,7 +37,7 @@ DOCKER_HEAD = """\
 """
 DOCKER_PACKAGE = """\
 FROM env AS package
-ARG FVPORT_SOURCE="{{ "git+" ~ p.repository ~ "@v" ~ p.version if p.repository else "" }}"
+ARG FVPORT_SOURCE=""
 WORKDIR /src
 COPY . .
 RUN set -eu; \\

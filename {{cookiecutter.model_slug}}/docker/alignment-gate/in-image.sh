@@ -8,7 +8,7 @@
 # OUT            folder under the current one that receives the evidence (default: gate-out)
 # DOCKER         docker or podman
 # FVPORT_READ_ONLY  further folders that the port links to, one a line, mounted at their own path
-# FVPORT_SOURCE  what the built image installs fvport from (default: the Dockerfile's)
+# FVPORT_SOURCE  what the built image installs fvport from (default: what the port's noxfile says)
 set -euo pipefail
 
 folder=$(dirname "${BASH_SOURCE[0]}")
@@ -25,6 +25,7 @@ device=${DEVICE:-${gpu:+cuda}}; device=${device:-cpu}
 
 image=${IMAGE:-}
 if [[ -z $image ]]; then
+  : "${FVPORT_SOURCE:=$(sed -n 's/^SOURCE = os.environ.get("FVPORT_SOURCE", "\(.*\)")$/\1/p' noxfile.py)}"
   text=$(cat "$folder"/Dockerfile "$folder"/*.lock "$folder"/*.sh; echo "${FVPORT_SOURCE:-}")
   image=localhost/alignment-gate-$device:$(sha256sum <<<"$text" | cut -c1-12)
   if ! engine image inspect "$image" >/dev/null 2>&1; then
