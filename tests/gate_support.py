@@ -91,7 +91,7 @@ FILES = {
     ),
     "tests/local_tests/toy/README.md": "# Toy\n\n<!-- fvport:begin status -->\nnone\n<!-- fvport:end status -->\n",
     "docs/inference/toy.md": (
-        "# Toy\n\n## Usage\n\nRun `python examples/inference/basic/basic_toy.py --seed 3` to get one video of a fox.\n\n"
+        "# Toy\n\n## Usage\n\nRun `python examples/inference/basic/basic_toy.py --seed 3` for one video of a fox.\n\n"
         "See [below](#constraints).\n\n"
         "## Constraints\n\nHeight and width are multiples of sixteen, frames four and one.\n\n"
         "## Memory and speed\n\nFits into one gigabyte on a machine without a GPU.\n\n"

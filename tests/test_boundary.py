@@ -235,6 +235,7 @@ def test_external(port: Port, text: str | None, said: str) -> None:
     g.edit(port, "tests/local_tests/toy/port.toml", "[presets.default]", EXTERNAL + "[presets.default]")
     if text is not None:
         path = port.root / "fastvideo/models/encoders/toy_caption.py"
+        path.parent.mkdir(parents=True)
         path.write_text(text, encoding="utf-8")
     found = red(port)
     assert "FV301" not in found

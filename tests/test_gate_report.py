@@ -36,7 +36,7 @@ def break_(port: Port) -> gate.Verdict:
 
 
 def test_terminal_gate(port: Port) -> None:
-    """The gate's text names every check, the red reason, workspace, signatures, and ends in a sentence with a command."""
+    """The gate's text names every check, the red reason, workspace, signatures, and ends with a command."""
     text = terminal.gate(break_(port))
     for word in (*gate.TITLES, str(port.root), "PLAN.md", "transformer by nobody", "never run"):
         assert word in text
@@ -119,7 +119,8 @@ def test_unknown_block(port: Port) -> None:
 
 FIELDS = {
     "prep": "model_family workload_types official_ref official_ref_dir official_ref_commit hf_weights_path hf_revision "
-    "local_weights_dir source_layout model_index_class components_seen needs_conversion hf_token_env dependency_changes "
+    "local_weights_dir source_layout model_index_class components_seen needs_conversion hf_token_env "
+    "dependency_changes "
     "official_env_status local_tests_readme port_state_file gitignore_entries_added next_step open_questions "
     "escape_hatch",
     "component": "model_family component component_type mode official_ref_dir official_definition_files "

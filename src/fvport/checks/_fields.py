@@ -242,9 +242,8 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
                 (name, f'preset "{port.slug}_{name}" is not registered (there are: {", ".join(registered) or "none"})')
             )
             continue
-        found += [
-            (f"{name}.{k}", what) for k, what in _preset_problems(values, registered[full]["defaults"], signature)
-        ]
+        has = {**_moved(values, native, pipeline or {}), **registered[full]["defaults"]}
+        found += [(f"{name}.{k}", what) for k, what in _preset_problems(values, has, signature)]
         for key in registered[full]["defaults"]:
             if key not in native["fields"]:
                 found.append(

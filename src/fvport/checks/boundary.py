@@ -181,6 +181,8 @@ def _random(word: str) -> bool:
     """Many different characters with digits and letters mixed: not a path, a name or a call."""
     if re.search(r"[./]\w*[./]|^[a-z_.]+$|^[A-Z_]+$|^[a-z]+(-[a-z]+)+$", word) or not re.search(r"\d", word):
         return False
+    if sum(part.isalpha() for part in re.split(r"[._/-]", word)) >= 2:
+        return False
     entropy = -sum(n / len(word) * math.log2(n / len(word)) for n in Counter(word).values())
     return entropy > 3.3
 
