@@ -7,6 +7,7 @@ steps.json and, natively, the media file. Used by the checks `pipeline` and `ssi
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -93,10 +94,19 @@ def variations(port: Port, base: Call) -> list[Call]:
 
 
 def fps(port: Port) -> int:
-    """Frames a second of the written file: the presets', else 16 (nothing of the official call says it)."""
+    """Frames a second of the written file: what port.toml's presets or the port's presets.py declare, else 16."""
     for preset in port.presets.values():
         if "fps" in preset:
             return int(preset["fps"].value)
+    file = port.root / "fastvideo" / "pipelines" / "basic" / port.slug / "presets.py"
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    except (OSError, SyntaxError):
+        return 16
+    for node in nodes:
+        for key, value in zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ():
+            if isinstance(key, ast.Constant) and key.value == "fps" and isinstance(value, ast.Constant):
+                return int(value.value)
     return 16
 
 
