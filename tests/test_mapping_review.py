@@ -199,6 +199,18 @@ def test_an_unexpected_key_has_a_hint(world):
     assert 'Did you mean "blocks.0.attn1.to_output.weight"' in said
 
 
+def test_excluding_everything_is_not_green(world):
+    """Exclusions that leave nothing to compare block the rows instead of passing them."""
+    port, native = world
+    native.names = {}
+    everything = 'exclude = { ".*" = "no", "native:.*" = "no" }, signed_by'
+    text = port.file.read_text().replace("signed_by", everything, 1)
+    port.file.write_text(text)
+    assert verdicts(port, "keys") == {"transformer: keys": "blocked"}
+    assert verdicts(port, "mapping")["transformer: rules"] == "blocked"
+    assert verdicts(port, "conversion")["transformer: values"] == "blocked"
+
+
 def test_a_wider_float_is_no_difference(world):
     """A float that the load widens exactly is the same key."""
     port, native = world

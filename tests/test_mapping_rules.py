@@ -63,10 +63,12 @@ def test_stacked_rules_fuse_in_the_order_of_their_shards():
 
 
 def test_renames_come_before_stacking():
-    """A renamed name may be stacked; a merged one is not stacked again."""
+    """A name that a rename takes is not stacked as well; one that none takes may be."""
     rules = Rules.from_fastvideo({r"^enc\.(.*)$": r"encoder.\1"}, [(".qkv", ".q", "q"), (".qkv", ".k", "k")])
     item = rules.place("enc.0.q.weight")
-    assert (item.target, item.index, item.count, item.rules) == ("encoder.0.qkv.weight", 0, 2, (0, 1))
+    assert (item.target, item.index, item.rules) == ("encoder.0.q.weight", None, (0,))
+    item = rules.place("dec.0.k.weight")
+    assert (item.target, item.index, item.count, item.rules) == ("dec.0.qkv.weight", 1, 2, (2,))
 
 
 def test_rules_round_trip():
@@ -225,6 +227,12 @@ def test_an_accepted_finding_needs_a_reason():
     assert "FV114" in codes(swap, shapes, dict(shapes), [], accept={"FV114": ""})
     assert "FV114" not in codes(swap, shapes, dict(shapes), [], accept={"FV114 n\\..*": "the release names them so"})
     assert "FV114" in codes(swap, shapes, dict(shapes), [], accept={"FV114 other": "elsewhere"})
+
+
+def test_a_lost_tensor_is_never_accepted():
+    """What loses or mixes tensors stays an error, whatever reason is written."""
+    table = {**NAMES_MAPPING, NORM2: r"blocks.\1.norm1.\2"}
+    assert "FV105" in codes(table, accept={"FV105": "because"})
 
 
 def test_reuse_keeps_only_what_loses_tensors():

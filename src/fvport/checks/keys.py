@@ -71,8 +71,9 @@ def compare(side: sides.Side) -> list[ev.Item]:
             metrics = {"names": list(wrong)[:50], "count": len(wrong)}
             reason = f"{len(wrong)} of another {problem}: {shown}{more}"
             items.append(ev.Item(f"{name}: {problem}", "fail", reason, metrics, component=name, todo=TODO))
-    if not native and not targets:
-        return [ev.Item(f"{name}: keys", "blocked", "neither side has a single key", component=name)]
+    if not shared and not items:
+        what = "not a single key was compared: everything is excluded, or neither side has any"
+        return [ev.Item(f"{name}: keys", "blocked", what, component=name)]
     if items:
         return items
     metrics = {"official": len(side.shapes), "native": len(native), "excluded": len(side.shapes) - len(case.names)}

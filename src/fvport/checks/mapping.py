@@ -48,7 +48,10 @@ def _component(record: ev.Evidence, side: sides.Side) -> None:
         metrics = {"rule": finding.rule, "names": list(finding.names)[:50], "about": lint.sentence(finding.code)}
         name = f"{component.name}: {finding.code}"
         record.items.append(ev.Item(name, "fail", finding.message, metrics, component=component.name, todo=todo))
-    if not errors:
+    if not errors and not side.case.names:
+        what = "no official key is left that a rule could be about"
+        record.items.append(ev.Item(f"{component.name}: rules", "blocked", what, component=component.name))
+    elif not errors:
         metrics = {"rules": len(side.rules.rules), "keys": len(side.shapes), "provenance": side.rules.provenance}
         record.items.append(ev.Item(f"{component.name}: rules", "pass", "", metrics, component=component.name))
     record.notes += [f"{component.name}: {f.code} {f.message}" for f in findings if f.severity == "note"]

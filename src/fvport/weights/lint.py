@@ -20,6 +20,7 @@ from fvport.weights.mapping import Mapped, Placed, Rule, Rules
 from fvport.weights.show import listing
 
 Shape = tuple[int, ...]
+ACCEPTABLE = ("FV102", "FV108", "FV114", "FV115")  # judgements on words; what loses or mixes tensors is never accepted
 NATIVE = "native:"  # prefix of an exclude pattern that is about native names (a buffer that nothing loads)
 
 
@@ -145,7 +146,12 @@ def _accepted(finding: Finding, accept: Mapping[str, str]) -> Finding:
     for key, reason in accept.items():
         code, _, pattern = key.partition(" ")
         subjects = finding.names or (finding.rule,)
-        if code == finding.code and reason and all(re.fullmatch(pattern or ".*", name) for name in subjects):
+        if (
+            code == finding.code
+            and code in ACCEPTABLE
+            and reason.strip()
+            and all(re.fullmatch(pattern or ".*", name) for name in subjects)
+        ):
             return replace(finding, severity="note", message=f"{finding.message} (accepted: {reason})")
     return finding
 
@@ -196,13 +202,11 @@ def unused(case: Case) -> Iterator[Finding]:
 
 
 def _matching(case: Case, rule: Rule) -> list[str]:
-    """Names that the rule would take if it were alone; for a stacked rule, after the renames."""
-    if rule.form == "rename":
-        return [name for name in case.names if rule.matches(name)]
-    renames = Rules(tuple(r for r in case.rules.rules if r.form == "rename"))
-    return [
-        item.source for item in renames.apply(case.names).placed if item.index is None and rule.matches(item.target)
-    ]
+    """Names that the rule would take if it were alone among those of its form."""
+    names = case.names
+    if rule.form == "stacked":
+        names = [name for name in names if not any(r.form == "rename" and r.matches(name) for r in case.rules.rules)]
+    return [name for name in names if rule.matches(name)]
 
 
 def _plain(pattern: str) -> str:

@@ -6,11 +6,11 @@ Two forms of FastVideo become one ordered list:
 - `param_names_mapping` {pattern: target | (target, i, n)}: the first pattern that `re.match`es wins, `re.sub` makes
   the new
   name, and n sources with indices 0..n-1 are joined along dimension 0; a name that nothing matches stays as it is;
-- `stacked_params_mapping` [(fused, part, shard)]: the first `part` that is contained in the (renamed) name wins, and is
+- `stacked_params_mapping` [(fused, part, shard)]: the first `part` that is contained in the name wins, and is
   replaced by `fused`; parts of one `fused` are joined along dimension 0 in the order q, k, v or 0, 1, 2 of their
   shards.
 
-Renames come first, then stacking. Where these rules differ from what a loader does, coverage by value (`values.py`)
+Renames come first; a name that none of them matches may be stacked. Where these rules differ from what a loader does, coverage by value (`values.py`)
 tells.
 """
 
@@ -134,15 +134,10 @@ class Rules:
 
     def place(self, name: str) -> Placed:
         """Where one official name goes. `re.error` for a pattern that is none: `lint` says so first (FV101)."""
-        used, target = [], name
-        index = count = None
-        for position, rule in self._first("rename", name):
-            used.append(position)
-            target, index, count = rule.rewrite(name), rule.index, rule.count
-        for position, rule in self._first("stacked", target) if index is None else ():
-            used.append(position)
-            target, index, count = rule.rewrite(target), rule.index, rule.count
-        return Placed(name, target, index, count, tuple(used))
+        for form in ("rename", "stacked"):
+            for position, rule in self._first(form, name):
+                return Placed(name, rule.rewrite(name), rule.index, rule.count, (position,))
+        return Placed(name, name)
 
     def _first(self, form: str, name: str) -> list[tuple[int, Rule]]:
         hit = ((n, rule) for n, rule in enumerate(self.rules) if rule.form == form and rule.matches(name))
