@@ -97,7 +97,7 @@ def test_a_red_output_is_red_whatever_the_others_are() -> None:
     ],
 )
 def test_what_is_no_pass(given: dict[str, Any], verdict: str, words: str) -> None:
-    """No fault seen, another class, nothing compared, a crash, a hang, a skip, another test's failure: none is green."""
+    """No fault seen, another class, nothing compared, a crash, a hang, a skip, another failure: none is green."""
     items, _ = parity.component_items(COMPONENT, given)
     assert any(item.verdict == verdict and words in item.reason for item in items), items
 
