@@ -3,10 +3,10 @@
 # dependencies = ["nox>=2025.2.9"]
 # ///
 # SPDX-License-Identifier: Apache-2.0
-"""The alignment gate, one session a step; `nox -l` is the table of contents. The same file for every port of one template.
+"""The alignment gate, one session a step; `nox -l` is the table of contents. The same file for every port.
 
-Ports are found by tests/local_tests/*/port.toml; FVPORT_SLUG chooses where a tree has several. Everything after -- goes to
-the command: nox -s parity -- transformer
+Ports are found by tests/local_tests/*/port.toml; FVPORT_SLUG chooses where a tree has several. Everything after -- goes
+to the command: nox -s parity -- transformer
 """
 
 import os
