@@ -10,8 +10,8 @@ Two forms of FastVideo become one ordered list:
   replaced by `fused`; parts of one `fused` are joined along dimension 0 in the order q, k, v or 0, 1, 2 of their
   shards.
 
-Renames come first; a name that none of them matches may be stacked. Where these rules differ from what a loader does, coverage by value (`values.py`)
-tells.
+Renames come first; a name that none of them matches may be stacked. Where these rules differ from what a loader does,
+coverage by value (`values.py`) tells.
 """
 
 from __future__ import annotations
