@@ -9,7 +9,7 @@ import torch
 
 from fastvideo import VideoGenerator
 
-MODEL = {{ (p.hub_id or ("converted_weights/" ~ p.slug)) | pyrepr }}
+MODEL = {{ ("converted_weights/" ~ p.slug) | pyrepr }}
 PROMPT = {{ p.prompts[0] | pyrepr }}
 NEGATIVE_PROMPT = {{ p.negative_prompt | pyrepr }}
 

@@ -16,7 +16,7 @@ device_reference_folder = resolve_inference_device_reference_folder(logger)
 
 PARAMS = {
     "num_gpus": 1,
-    "model_path": {{ (p.hub_id or ("converted_weights/" ~ p.slug)) | pyrepr }},
+    "model_path": {{ ("converted_weights/" ~ p.slug) | pyrepr }},
 {% for name in ["height", "width", "num_frames", "num_inference_steps", "guidance_scale"] %}
 {% if name in p.call %}
     "{{ name }}": {{ p.call[name] | pyrepr }},
