@@ -28,8 +28,20 @@ REQUEST = "capture.json"  # lies in the output folder of a call that is to be wa
 NOT_DENOISERS = ("vae", "encoder", "tokenizer", "scheduler", "processor", "vocoder", "upsampler", "conditioner")
 
 
+def watch_all(base: type) -> None:
+    """Watch every pipeline that is built from now on, also one whose class has a `forward` of its own."""
+    original = base.__init__  # type: ignore[misc]
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        watch(type(self))
+        original(self, *args, **kwargs)
+
+    base.__init__ = __init__  # type: ignore[misc]
+
+
 def watch(pipeline_class: type) -> None:
-    """Make every pipeline of FastVideo look for a capture request beside its output. Idempotent."""
+    """Make a pipeline class look for a capture request beside its output. Idempotent."""
     original = pipeline_class.forward  # type: ignore[attr-defined]
     if getattr(original, "fvport_watched", False):
         return

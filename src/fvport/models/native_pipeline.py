@@ -55,7 +55,9 @@ def run(
                 raise FvportError(f"VideoGenerator did not end in {TIME_LIMIT:.0f} s", where=str(log)) from None
             raise
     missing = [call["name"] for call in calls if not (out / call["name"] / "steps.json").is_file()]
-    if code or missing:
+    if missing and not code:
+        raise FvportError(f"no pipeline was seen to generate {missing[0]}", where="pipeline", todo=f"See {log}")
+    if code:
         raise FvportError(f"VideoGenerator failed: {last_words(out / 'log.txt')}", where="pipeline", todo=f"See {log}")
 
 
@@ -83,7 +85,7 @@ def _install() -> None:
     from fvport import fastvideo_api
     from fvport.models import native_capture
 
-    native_capture.watch(fastvideo_api.pipeline_base())
+    native_capture.watch_all(fastvideo_api.pipeline_base())
 
 
 def _main(job_file: str) -> None:

@@ -116,6 +116,9 @@ def inputs(port: Port) -> list[str]:
     names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
     names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in PACKAGES)]
     for name, component in port.components.items():
+        if component.kind in ("tokenizer", "processor"):
+            names.append(f"weights:{name}")
+            continue
         names += [f"port:components.{name}.native", f"port:components.{name}.mode", f"weights:{name}"]
         config = "scheduler_config.json" if component.kind == "scheduler" else "config.json"
         names.append(f"file:{tree}/{component.weights or name}/{config}")
