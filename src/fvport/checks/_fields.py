@@ -259,14 +259,12 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
 
 
 def _moved(declared: Json, native: Json, pipeline: Json) -> Json:
-    """Declared values that are no sampling parameter of FastVideo: its pipeline config has them, under its own name."""
+    """Declared values that the pipeline config has, under its own name; a preset that has them too goes before."""
     found = {}
+    lengths = pipeline.get("text_encoder_max_lengths") or []
     for key in declared:
-        if key in native["fields"]:
-            continue
-        if key in pipeline:
+        if key in pipeline and key not in native["fields"]:
             found[key] = pipeline[key]
-        lengths = pipeline.get("text_encoder_max_lengths") or []
         if key in ("max_sequence_length", "max_length") and lengths:
             found[key] = lengths[0] if len(set(lengths)) == 1 else lengths
     return found
