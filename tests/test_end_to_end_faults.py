@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One fault at a time in a green port: the check that must see it first is red, with exit code 1, and names the place.
+
+The mapping is signed again after each fault, so that a stale signature does not catch everything first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+from conftest import PortCopy
+
+pytestmark = pytest.mark.slow
+
+DIT = "fastvideo/models/dits/tiny_wan.py"
+DIT_CONFIG = "fastvideo/configs/models/dits/tiny_wan.py"
+ENCODER = "fastvideo/models/encoders/tiny_wan.py"
+PIPELINE = "fastvideo/pipelines/basic/tiny_wan/tiny_wan_pipeline.py"
+PIPELINE_CONFIG = "fastvideo/configs/pipelines/tiny_wan.py"
+DENOISING = "fastvideo/pipelines/basic/tiny_wan/stages/denoising.py"
+EXAMPLE = "examples/inference/basic/basic_tiny_wan.py"
+PORT_TOML = "tests/local_tests/tiny_wan/port.toml"
+PAGE = "docs/inference/tiny_wan.md"
+BOUNDARY_TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
+
+
+@dataclass(frozen=True)
+class Fault:
+    id: str
+    check: str
+    names: str  # the component or the thing that the red items must name
+    edit: Callable[[PortCopy], None]
+    component: str = ""  # run the check on this component only
+    also: tuple[str, ...] = ()  # checks that must be red as well
+
+
+def replace(file: str, old: str, new: str, count: int = 1) -> Callable[[PortCopy], None]:
+    return lambda port: port.edit(file, old, new, count)
+
+
+def drop_line(file: str, word: str) -> Callable[[PortCopy], None]:
+    """Delete the one mapping rule that `word` stands in (a rule may be wrapped over two lines)."""
+
+    def edit(port: PortCopy) -> None:
+        path = port.root / file
+        text, count = re.subn(
+            rf'^ *r"[^"]*{re.escape(word)}[^"]*":\s*[^\n]*\n', "", path.read_text(), flags=re.MULTILINE
+        )
+        assert count == 1, f"{file}: {word} names {count} rules"
+        path.write_text(text)
+
+    return edit
+
+
+def both(*edits: Callable[[PortCopy], None]) -> Callable[[PortCopy], None]:
+    return lambda port: [edit(port) for edit in edits] and None
+
+
+def swap_qk(port: PortCopy) -> None:
+    port.edit(DIT_CONFIG, 'attn1.to_qkv.\\2", 0, 3)', 'attn1.to_qkv.\\2", 9, 3)')
+    port.edit(DIT_CONFIG, 'attn1.to_qkv.\\2", 1, 3)', 'attn1.to_qkv.\\2", 0, 3)')
+    port.edit(DIT_CONFIG, 'attn1.to_qkv.\\2", 9, 3)', 'attn1.to_qkv.\\2", 1, 3)')
+
+
+def detector_last(port: PortCopy) -> None:
+    """Move the port's register_configs call behind all others."""
+    path = port.root / "fastvideo/registry.py"
+    text = path.read_text()
+    start = text.index("    register_configs(", text.index("def _register_configs()"))
+    end = text.index("\n    )\n", start) + len("\n    )\n")
+    block = text[start:end]
+    assert "tiny_wan" in block.lower()
+    last = text.index("\n# --- Part 3") if "\n# --- Part 3" in text else text.index("\n\nclass ModelInfo") - 0
+    cut = text.rindex("\n    )\n", 0, last) + len("\n    )\n")
+    path.write_text(text[:start] + text[end:cut] + block + text[cut:])
+
+
+def official_folder(port: PortCopy) -> None:
+    """The load tree is the official folder itself."""
+    tree = port.root / "converted_weights/tiny_wan"
+    official = (port.root / "official_weights/tiny_wan").resolve()
+    import shutil
+
+    shutil.rmtree(tree)
+    tree.symlink_to(official)
+
+
+def registered_name(port: PortCopy) -> None:
+    for file in (DIT, PORT_TOML):
+        path = port.root / file
+        path.write_text(path.read_text().replace("TinyWanTransformer3DModel", "WanTransformer3DModel"))
+    for file in (DIT_CONFIG,):
+        path = port.root / file
+        path.write_text(path.read_text().replace("TinyWanTransformer3DModel", "WanTransformer3DModel"))
+    path = port.root / "converted_weights/tiny_wan/transformer/config.json"
+    path.write_text(path.read_text().replace("TinyWanTransformer3DModel", "WanTransformer3DModel"))
+
+
+def media_fault(body: str) -> Callable[[PortCopy], None]:
+    """The decoding stage does `body` to the frames, (batch, channels, frames, height, width) in 0..1."""
+
+    def edit(port: PortCopy) -> None:
+        port.edit(
+            PIPELINE,
+            "class TinyWanPipeline(",
+            "class _Broken(DecodingStage):\n\n"
+            "    def forward(self, batch, fastvideo_args):\n"
+            "        batch = super().forward(batch, fastvideo_args)\n"
+            f"        batch.output = {body}\n"
+            "        return batch\n\n\n"
+            "class TinyWanPipeline(",
+        )
+        port.edit(
+            PIPELINE, 'self.add_stage("decoding_stage", DecodingStage(', 'self.add_stage("decoding_stage", _Broken('
+        )
+
+    return edit
+
+
+def remove(file: str) -> Callable[[PortCopy], None]:
+    return lambda port: (port.root / file).unlink()
+
+
+FAULTS = [
+    Fault("q_and_k_rules_swapped", "parity", "transformer", swap_qk, "transformer"),
+    Fault("rule_deleted", "mapping", "transformer", drop_line(DIT_CONFIG, "attn1\\.to_out"), also=("keys",)),
+    Fault("merge_group_incomplete", "mapping", "to_qkv", drop_line(DIT_CONFIG, "attn1\\.to_v"), also=("keys",)),
+    Fault(
+        "two_sources_to_one_target",
+        "mapping",
+        "to_out",
+        replace(DIT_CONFIG, 'r"blocks.\\1.attn2.to_out.\\2"', 'r"blocks.\\1.attn1.to_out.\\2"'),
+        also=("keys",),
+    ),
+    Fault(
+        "norm_eps_changed",
+        "parity",
+        "transformer",
+        replace(DIT, "self.norm2 = FP32LayerNorm(dim, config.eps)", "self.norm2 = FP32LayerNorm(dim, 1e-5)"),
+        "transformer",
+    ),
+    Fault(
+        "timestep_scaled",
+        "parity",
+        "transformer",
+        replace(DIT, "timestep_embedding(timestep.flatten(),", "timestep_embedding(timestep.flatten() * 0.999,"),
+        "transformer",
+    ),
+    Fault(
+        "gelu_variant",
+        "parity",
+        "transformer",
+        replace(
+            DIT,
+            'config.ffn_dim,\n                       act_type="gelu_pytorch_tanh"',
+            'config.ffn_dim,\n                       act_type="gelu"',
+        ),
+        "transformer",
+    ),
+    Fault(
+        "config_field_renamed",
+        "config",
+        "eps",
+        both(
+            replace(DIT_CONFIG, "    eps: float = 1e-06", "    norm_eps: float = 1e-05"),
+            lambda port: (port.root / DIT).write_text(
+                (port.root / DIT).read_text().replace("config.eps", "config.norm_eps")
+            ),
+        ),
+        also=("parity",),
+    ),
+    Fault(
+        "text_mask_ignored",
+        "parity",
+        "text_encoder",
+        replace(ENCODER, ".masked_fill(hidden == 0, torch.finfo(x.dtype).min)", ""),
+        "text_encoder",
+    ),
+    Fault(
+        "hidden_state_one_layer_off",
+        "parity",
+        "text_encoder",
+        replace(ENCODER, "last_hidden_state=states[-1]", "last_hidden_state=states[-2]"),
+        "text_encoder",
+        also=("pipeline",),
+    ),
+    Fault(
+        "scheduler_shift",
+        "config",
+        "shift",
+        replace(PIPELINE_CONFIG, "= 3.0  # scheduler", "= 5.0  # scheduler"),
+        also=("pipeline",),
+    ),
+    Fault("registered_name", "smoke", "WanTransformer3DModel", registered_name),
+    Fault("official_folder_loaded", "smoke", "load tree", official_folder, also=("parity",)),
+    Fault("detector_last", "smoke", "registry.py", detector_last),
+    Fault(
+        "loader_without_copy",
+        "conversion",
+        "final_layer_norm",
+        replace(
+            ENCODER,
+            "            loader(parameters[target], tensor, *(() if shard is None else (shard, )))",
+            '            if "final_layer_norm" not in target:\n'
+            "                loader(parameters[target], tensor, *(() if shard is None else (shard, )))",
+        ),
+    ),
+    Fault(
+        "noise_of_another_seed",
+        "pipeline",
+        "noise",
+        replace(
+            DENOISING,
+            "        latents, timesteps = batch.latents, batch.timesteps\n",
+            "        latents, timesteps = batch.latents, batch.timesteps\n"
+            "        latents = torch.randn(latents.shape, generator=torch.Generator().manual_seed(7))\n",
+        ),
+        also=("ssim",),
+    ),
+    Fault(
+        "guidance_formula",
+        "pipeline",
+        "guidance",
+        replace(DENOISING, "unconditional + scale * (prediction", "prediction + scale * (prediction"),
+        also=("ssim",),
+    ),
+    Fault("blank_video", "example", "blank", media_fault("batch.output * 0 + 0.5"), also=("ssim",)),
+    Fault(
+        "frozen_video",
+        "example",
+        "frozen",
+        media_fault("batch.output[:, :, :1].expand_as(batch.output)"),
+        also=("ssim",),
+    ),
+    Fault("one_frame_too_few", "example", "frame", media_fault("batch.output[:, :, :-1]"), also=("ssim",)),
+    Fault("docs_page_removed", "docs", PAGE, remove(PAGE)),
+    Fault(
+        "docs_figures_older",
+        "docs",
+        "figures",
+        replace(DIT, "# Entry point for model registry", "# Entry point for the registry"),
+    ),
+    Fault(
+        "runtime_model_class",
+        "boundary",
+        DIT,
+        replace(
+            DIT,
+            "    def _rope(self",
+            "    def _twin(self):\n        from diffusers import WanTransformer3DModel\n"
+            "        return WanTransformer3DModel\n\n    def _rope(self",
+        ),
+    ),
+    Fault(
+        "token_in_a_file",
+        "boundary",
+        EXAMPLE,
+        lambda port: (port.root / EXAMPLE).open("a").write(f'\nTOKEN = "{BOUNDARY_TOKEN}"\n'),
+    ),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
+def test_a_fault_is_red_where_it_should_be_and_named(port: PortCopy, fault: Fault) -> None:
+    """The first check to see it exits 1 and names the component or the thing; the others on the list are red too."""
+    fault.edit(port)
+    port.fvport("mapping", "review", "--sign", "tester")
+    ran = port.fvport("check", fault.check, *([fault.component] if fault.component else []), "--json")
+    record = ran.json()
+    red = [item for item in record["items"] if item["verdict"] == "fail"]
+    assert ran.code == 1, f"{fault.check} exits {ran.code}: {record['items']} {ran.err}"
+    told = " ".join(f"{item['component']} {item['name']} {item['reason']}" for item in red)
+    assert fault.names in told, told
+    if fault.component:
+        assert {item["component"] for item in red} == {fault.component}
+    for check in fault.also:
+        other = port.fvport("check", check, "--json")
+        assert other.code == 1 or (check == "parity" and other.code == 3), (
+            f"{check} exits {other.code}: {other.out[-2000:]}"
+        )
+    gate = port.fvport("gate", "--json")
+    assert gate.code == 1
+    assert gate.json()["verdict"] == "fail"
