@@ -49,16 +49,30 @@ def run(build: Path, *, fresh: bool = False, only: Sequence[str] = ()) -> int:
     port = prepare(build, fresh=fresh)
     checks = only or [row["check"] for row in json.loads(_output(fvport("gate", "--json", "--port", port)))["rows"]]
     for name in [check for check in checks if check != "docs"]:
-        if not fresh and valid(port, name):
-            say(f"{name:12} still valid")
-            continue
-        call(fvport("check", name, "--port", port), check=False)
+        check(port, name, fresh=fresh)
     call(fvport("plan", "--sync", "--port", port), quiet=True)
     if "docs" in checks:
-        call(fvport("check", "docs", "--port", port), check=False)
+        check(port, "docs", fresh=True)
+    say("")
     code = call(fvport("gate", "--port", port), check=False)
     say(f"report: {port / '.fvport' / 'report' / 'index.html'}")
     return code
+
+
+def check(port: Path, name: str, *, fresh: bool) -> None:
+    """Run one check where its record does not stand any more; one line when it is green, all of it when it is not."""
+    if not fresh and valid(port, name):
+        say(f"{name:10} ok       still valid")
+        return
+    say(f"{name:10} ...")
+    record = json.loads(_output(fvport("check", name, "--port", port, "--json")))
+    if record.get("verdict") == "pass":
+        say(f"{name:10} ok  {record['seconds']:6.1f} s  {len(record['items'])} items hold")
+        return
+    from fvport import evidence
+    from fvport.report import terminal
+
+    say(terminal.record(evidence.from_json(record)) if "items" in record else record["error"])
 
 
 def prepare(build: Path, *, fresh: bool = False) -> Path:
@@ -148,10 +162,10 @@ class step:
 
     def __enter__(self) -> None:
         self.clock = time.monotonic()
-        print(f"{self.name} ...", end=" ", flush=True)
+        say(f"{self.name} ...")
 
     def __exit__(self, *exc: object) -> None:
-        say(f"{time.monotonic() - self.clock:.1f} s" if exc[0] is None else "failed")
+        say(f"{self.name}: " + (f"{time.monotonic() - self.clock:.1f} s" if exc[0] is None else "failed"))
 
 
 if __name__ == "__main__":

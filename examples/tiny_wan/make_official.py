@@ -119,8 +119,12 @@ def _record(folder: Path, seed: int) -> dict[str, Any]:
 
 def _write(folder: Path, seed: int) -> None:
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+    from diffusers.utils import logging as diffusers_logging
     from transformers import UMT5Config, UMT5EncoderModel
+    from transformers.utils import logging as transformers_logging
 
+    diffusers_logging.disable_progress_bar()  # a bar for half a megabyte says nothing
+    transformers_logging.disable_progress_bar()
     pipeline = WanPipeline(
         tokenizer=make_tokenizer(),
         text_encoder=randomise(UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)), "text_encoder", seed),

@@ -121,9 +121,11 @@ def mapping_review(
     as_json: Json = False,
 ) -> None:
     """The rules as a table a person reads: fvport mapping review transformer --sign alice"""
+    from fvport.progress import beat
     from fvport.weights import review
 
-    result = review.review(_port(port), component, sign=sign)
+    with beat("mapping review"):
+        result = review.review(_port(port), component, sign=sign)
     _out(result.to_json(), as_json, result.text())
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fvport import evidence as ev
+from fvport import progress
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.spec import CHECKS, Port
 
@@ -44,7 +45,8 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
     started, clock = ev.now(), time.monotonic()
     before = ev.digests(port, check.inputs(port))
     try:
-        record = check.run(port, options)
+        with progress.beat(name, quiet=options.quiet):
+            record = check.run(port, options)
     except BlockedError as error:
         record = ev.Evidence(name, port.slug, items=[ev.Item(name, "blocked", error.what, todo=error.todo)])
     except UsageError:
