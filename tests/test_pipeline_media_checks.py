@@ -157,3 +157,14 @@ def test_a_truncated_file_is_red(tmp_path: Path) -> None:
     items = example.look(port(tmp_path), tmp_path / "a.mp4")
     assert items[0].verdict == "fail"
     assert "truncated" in items[0].reason
+
+
+@pytest.mark.parametrize(("value", "rate"), [("24", 24), ("23.976", 23), ("None", 16)])
+def test_frames_a_second_are_the_presets(tmp_path: Path, value: str, rate: int) -> None:
+    """Without a preset in port.toml the port's presets.py says; where it says no number, it is 16."""
+    file = tmp_path / "fastvideo" / "pipelines" / "basic" / "tiny" / "presets.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'DEFAULTS = {{"fps": {value}}}\n')
+    bare = port(tmp_path)
+    bare.presets = {}
+    assert generation.fps(bare) == rate

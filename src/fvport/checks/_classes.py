@@ -71,9 +71,10 @@ def entry_class(path: Path) -> list[str] | None:
     if tree is None:
         return None
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
+        if not isinstance(node, ast.Assign):
+            continue
+        target, value = node.targets[0], node.value
         if isinstance(target, ast.Name) and target.id == "EntryClass":
-            value = node.value  # type: ignore[union-attr]
             parts = value.elts if isinstance(value, ast.List | ast.Tuple) else [value]
             names = [p.id if isinstance(p, ast.Name) else getattr(p, "value", "") for p in parts]
             return [name for name in names if isinstance(name, str) and name]
@@ -93,23 +94,27 @@ def exports(path: Path) -> tuple[dict[str, str], set[str] | None]:
     imported = {name: source for name, (source, _) in _from_imports(tree, package, True).items()}
     listed: set[str] | None = None
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if not isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         if isinstance(target, ast.Name) and target.id == "__all__":
-            elements = getattr(node.value, "elts", [])  # type: ignore[union-attr]
-            listed = (listed or set()) | {e.value for e in elements if isinstance(e, ast.Constant)}
+            values = [getattr(element, "value", None) for element in getattr(node.value, "elts", [])]
+            listed = (listed or set()) | {value for value in values if isinstance(value, str)}
     return imported, listed
 
 
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 
-def skips(tree: ast.AST) -> Iterator[tuple[int, str]]:
+SKIPS = ("skip", "skipif", "xfail", "importorskip", "skipUnless", "skipIf", "SkipTest", "exit", "skipTest")
+
+
+def skips(tree: ast.AST | SyntaxError) -> Iterator[tuple[int, str]]:
     """(line, sentence) for each way of a test file not to run: skip, xfail, importorskip, a collection hook."""
     if isinstance(tree, SyntaxError):
         return
     for node in ast.walk(tree):
-        word = node.attr if isinstance(node, ast.Attribute) else ""
-        if word in ("skip", "skipif", "xfail", "importorskip", "skipUnless", "skipIf", "SkipTest", "exit", "skipTest"):
+        if isinstance(node, ast.Attribute) and node.attr in SKIPS:
             if ast.unparse(node).split(".")[0] in ("pytest", "unittest", "self", "mark", "sys", "os", "request"):
                 yield node.lineno, f"{ast.unparse(node)}: a skip is no pass"
         elif isinstance(node, ast.ImportFrom) and node.module in ("pytest", "unittest", "_pytest.outcomes"):

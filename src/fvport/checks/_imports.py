@@ -93,7 +93,7 @@ def runtime_imports(tree: ast.AST, more: frozenset[str] = frozenset()) -> Iterat
         elif isinstance(node, ast.Call):
             yield from _call(node, names, more)
         elif isinstance(node, ast.Subscript):
-            key = _constant(node.slice)
+            key = _word(node.slice)
             if _dotted(node.value) == "sys.modules" and (key is None or key.partition(".")[0] in LIBRARIES | more):
                 yield node.lineno, "reaches into sys.modules"
 
@@ -101,7 +101,7 @@ def runtime_imports(tree: ast.AST, more: frozenset[str] = frozenset()) -> Iterat
 def _call(node: ast.Call, names: _Names, more: frozenset[str]) -> Iterator[tuple[int, str]]:
     """Calls that import or look up by name: what they name must be a constant, and allowed."""
     called = names.resolve(_dotted(node.func))
-    first = _constant(node.args[0]) if node.args else None
+    first = _word(node.args[0]) if node.args else None
     if called in ("importlib.import_module", "__import__", "pydoc.locate", "pkgutil.resolve_name"):
         top = (first or "").partition(".")[0].partition(":")[0]
         if first is None:
@@ -115,7 +115,7 @@ def _call(node: ast.Call, names: _Names, more: frozenset[str]) -> Iterator[tuple
     elif called == "torch.hub.load":
         yield node.lineno, "torch.hub.load brings a model of another library"
     elif called in ("getattr", "builtins.getattr") and node.args and (owner := names.module_of(node.args[0])):
-        name = _constant(node.args[1]) if len(node.args) > 1 else None
+        name = _word(node.args[1]) if len(node.args) > 1 else None
         if (owner.partition(".")[0] in LIBRARIES | more) and (name is None or forbidden(owner, name, more)):
             yield node.lineno, f"getattr({owner}, {name or '...'})"
     elif called.endswith((".from_pretrained", ".from_config")) and any(
@@ -146,7 +146,7 @@ class _Names:
                 called = _dotted(node.value.func)
                 if called.endswith(("import_module", "__import__")) and node.value.args:
                     for target in node.targets:
-                        if isinstance(target, ast.Name) and (module := _constant(node.value.args[0])):
+                        if isinstance(target, ast.Name) and (module := _word(node.value.args[0])):
                             self.bound[target.id] = module
 
     def resolve(self, dotted: str) -> str:
@@ -184,3 +184,9 @@ def _dotted(node: ast.AST) -> str:
 
 def _constant(node: ast.AST | None) -> object:
     return node.value if isinstance(node, ast.Constant) else None
+
+
+def _word(node: ast.AST | None) -> str | None:
+    """The text of a string constant; None for all else, which no reader of names can judge."""
+    value = _constant(node)
+    return value if isinstance(value, str) else None

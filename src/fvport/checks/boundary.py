@@ -100,9 +100,9 @@ def no_gate_at_run_time(s: Sources) -> Iterator[Finding]:
         if not source.runtime:
             continue
         for node in source.nodes:
-            for module in _imported(node):
+            for line, module in _imported(node):
                 if module.split(".")[0] in ("fvport", "oracle", "tests", "conftest", "pytest"):
-                    yield Finding(_at(source, node.lineno), f"imports {module}", component=s.component_of(source.path))
+                    yield Finding(_at(source, line), f"imports {module}", component=s.component_of(source.path))
             if isinstance(node, ast.Attribute) and node.attr == "path" and imports._dotted(node) == "sys.path":
                 yield Finding(_at(source, node.lineno), "uses sys.path", component=s.component_of(source.path))
 
@@ -117,22 +117,23 @@ def oracle_apart(s: Sources) -> Iterator[Finding]:
             yield Finding(path, "is not there, so nothing says what the official side does")
         return
     for node in source.nodes:
-        for module in _imported(node):
+        for line, module in _imported(node):
             own = s.port.root.joinpath(*module.split(".")).with_suffix(".py").is_file()
             beside = (s.port.folder / f"{module.split('.')[0]}.py").is_file()
             if module.split(".")[0] in ("fastvideo", "fvport", "tests") or module.startswith(".") or own or beside:
-                yield Finding(_at(source, node.lineno), f"imports {module}: two sides with one helper agree on a fault")
+                yield Finding(_at(source, line), f"imports {module}: two sides with one helper agree on a fault")
         if isinstance(node, ast.Call) and imports._dotted(node.func) in ("importlib.import_module", "__import__"):
             name = imports._constant(node.args[0]) if node.args else None
             if not isinstance(name, str) or name.split(".")[0] in ("fastvideo", "fvport", "tests"):
                 yield Finding(_at(source, node.lineno), f"imports {name or 'a name made while it runs'}")
 
 
-def _imported(node: ast.AST) -> list[str]:
+def _imported(node: ast.AST) -> list[tuple[int, str]]:
+    """(line, module) of what an import statement imports; [] for any other node."""
     if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
+        return [(node.lineno, alias.name) for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        return ["." * node.level + (node.module or "")]
+        return [(node.lineno, "." * node.level + (node.module or ""))]
     return []
 
 

@@ -105,8 +105,9 @@ def fps(port: Port) -> int:
         return 16
     for node in nodes:
         for key, value in zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else ():
-            if isinstance(key, ast.Constant) and key.value == "fps" and isinstance(value, ast.Constant):
-                return int(value.value)
+            found = value.value if isinstance(value, ast.Constant) else None
+            if isinstance(key, ast.Constant) and key.value == "fps" and isinstance(found, int | float | str):
+                return int(found)
     return 16
 
 
@@ -199,7 +200,7 @@ def listing(folder: Path) -> list[list[Any]]:
 def _kept(port: Port, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
     """The folder of this key, made where there is none; a half-made one never gets the name."""
     packages = ev.digests(port, [f"package:{name}" for name in PACKAGES if name != "fvport"])
-    packages["fvport"] = ev.blake3(b"".join(Path(module.__file__).read_bytes() for module in WATCHERS))
+    packages["fvport"] = ev.blake3(b"".join(Path(str(module.__file__)).read_bytes() for module in WATCHERS))
     place = [device, fastvideo_api.device_of(port.root, device)["name"]]
     digest = ev.blake3(ev.canonical({**key, "packages": packages, "device": place})).partition(":")[2][:24]
     folder = port.state / "cache" / "generation" / f"{side}.{digest}"
