@@ -8,136 +8,21 @@ required scale and on the required device. Everything else is red and says what 
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import os
 import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from fvport import evidence as ev
 from fvport import planfile
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.spec import CHECKS, Port, Waiver
+from fvport.verdict import ORDER, TITLES, Row, Verdict
 
-TITLES = {
-    "mapping": "mapping rules explicit and reviewed",
-    "keys": "missing / unexpected keys resolved",
-    "config": "configs, schedules and token ids equal the official ones",
-    "conversion": "load tree loads whole through the production loader",
-    "parity": "component parity passing",
-    "smoke": "imports, registry and class resolution are the port's",
-    "pipeline": "pipeline parity passing",
-    "ssim": "SSIM regression passing",
-    "example": "example generates the expected video",
-    "docs": "documentation updated",
-    "boundary": "no foreign class, secret, weight or placeholder in the port",
-}
-ORDER = ("boundary", *(name for name in CHECKS if name not in ("boundary", "docs")), "docs")  # cheap before dear
 ON_DEVICE = ("parity", "pipeline", "ssim", "example")  # what must have run on the device that the port requires
-
-
-@dataclass
-class Row:
-    """One check's line of the gate. `state` says what its record is worth, `verdict` what the gate makes of it."""
-
-    check: str
-    title: str
-    verdict: str = "blocked"  # pass | fail | blocked | waived
-    state: str = "missing"  # missing | stale | refused | current
-    status: str = "blocked"  # FastVideo's word: non_skip_pass, debug_red, blocked, scaffold_skip
-    device: str = ""
-    scale: str = ""
-    seconds: float = 0.0
-    commit: str = ""
-    dirty: bool = False
-    reasons: list[str] = field(default_factory=list)
-    todo: str = ""
-    waiver: str = ""
-    record: ev.Evidence | None = field(default=None, repr=False)
-
-    def passed(self, name: str = "") -> bool:
-        """Whether the check passed, or the one component or item of it that `name` names."""
-        if self.state != "current" or self.record is None:
-            return False
-        if not name:
-            return self.verdict == "pass"
-        mine = [item for item in self.record.items if _speaks_of(item, name)]
-        return bool(mine) and all(item.verdict == "pass" for item in mine)
-
-    def to_json(self) -> dict[str, Any]:
-        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "record"}
-        items = self.record.items if self.record else []
-        counts = {word: sum(item.verdict == word for item in items) for word in ev.VERDICTS}
-        return {**data, "items": counts, "notes": self.record.notes if self.record else []}
-
-
-@dataclass
-class Verdict:
-    """What the gate says of a port, with everything that a person needs to believe it."""
-
-    port: str
-    model: str
-    rows: list[Row]
-    workspace: str = ""
-    branch: str = ""
-    commit: str = ""
-    dirty: bool = False
-    requires: dict[str, str] = field(default_factory=dict)
-    plan: list[dict[str, Any]] = field(default_factory=list)  # {section, text, ticked, gate, done}
-    signatures: list[dict[str, str]] = field(default_factory=list)
-    risks: list[str] = field(default_factory=list)
-    root: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """fail if a row failed, blocked if one could not count or there is none, else pass (a waived row counts)."""
-        words = {row.verdict for row in self.rows}
-        if "fail" in words:
-            return "fail"
-        return "pass" if words and words <= {"pass", "waived"} else "blocked"
-
-    @property
-    def red(self) -> list[Row]:
-        order = {name: number for number, name in enumerate(ORDER)}
-        rows = [row for row in self.rows if row.verdict in ("fail", "blocked")]
-        return sorted(rows, key=lambda row: (row.verdict != "fail", order.get(row.check, 99)))
-
-    @property
-    def next_step(self) -> str:
-        if self.red:
-            row = self.red[0]
-            return row.todo or f"fvport check {row.check}"
-        return "fvport handoff final"
-
-    @property
-    def summary(self) -> str:
-        counts = {word: sum(row.verdict == word for row in self.rows) for word in ("pass", "fail", "blocked", "waived")}
-        return ", ".join(f"{number} {word}" for word, number in counts.items() if number) or "no checks"
-
-    def row(self, check: str) -> Row | None:
-        return next((row for row in self.rows if row.check == check), None)
-
-    def to_json(self) -> dict[str, Any]:
-        head = {"schema": 1, "port": self.port, "model": self.model, "verdict": self.verdict, "summary": self.summary}
-        tail = {
-            name: getattr(self, name)
-            for name in (
-                "next_step",
-                "workspace",
-                "branch",
-                "commit",
-                "dirty",
-                "requires",
-                "plan",
-                "signatures",
-                "risks",
-            )
-        }
-        return {**head, "rows": [row.to_json() for row in self.rows], **tail}
 
 
 def decide(port: Port) -> Verdict:
@@ -285,10 +170,6 @@ def _judge(port: Port, row: Row, record: ev.Evidence, expected: list[str]) -> No
         row.reasons.append(f"made on {row.device}, the gate requires {needed}: shown, does not count")
         row.todo = f"fvport check {row.check} --device {needed}" if row.verdict == "pass" else row.todo
         row.verdict = "blocked" if row.verdict == "pass" else row.verdict
-
-
-def _speaks_of(item: ev.Item, name: str) -> bool:
-    return name in (item.component, item.name) or item.name.startswith((f"{name}:", f"{name} "))
 
 
 def _sentence(item: ev.Item) -> str:

@@ -13,7 +13,7 @@ All else is people's. Running it twice changes nothing; no check reads what it w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from fvport import figures, gate, planfile
 from fvport.errors import UsageError, did_you_mean
 from fvport.gate import Verdict
 from fvport.spec import Component, Port
+from fvport.verdict import speaks_of
 
 
 @dataclass
@@ -107,7 +108,7 @@ def _filled(port: Port, verdict: Verdict, path: Path) -> str:
 # --- the blocks ------------------------------------------------------------------------------------------------------
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     lines += [f"| {' | '.join(' '.join(str(c).replace('|', '/').split()) or '-' for c in row)} |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -120,7 +121,7 @@ def status(verdict: Verdict, check: str, component: str) -> str:
         return "not in the gate"
     if row.record is None or row.state != "current":
         return "blocked" if row.record is None else f"blocked ({row.state})"
-    mine = [item for item in row.record.items if gate._speaks_of(item, component)]
+    mine = [item for item in row.record.items if speaks_of(item, component)]
     if not mine:
         return "scaffold_skip"
     words = {item.verdict for item in mine}
@@ -138,8 +139,7 @@ def component_status(verdict: Verdict, component: Component) -> str:
 
 
 def _components(port: Port, verdict: Verdict) -> str:
-    head = ("Component", "Type", "Reuse/Port", "Official Definition", "Official Instantiation", "FastVideo Target")
-    head += ("Prototype", "Conversion", "Parity", "Open Issues")
+    said = ("Component", "Type", "Reuse/Port", "Official Definition", "Official Instantiation", "FastVideo Target")
     rows = []
     for name, c in port.components.items():
         built = f"oracle.py build_{name}" if c.needs_parity else "pipeline"
@@ -149,7 +149,7 @@ def _components(port: Port, verdict: Verdict) -> str:
         elif c.mode == "reuse":
             words[0] = "n/a"
         rows.append((name, c.kind, c.mode, c.official, built, c.native or "copied", *words, _issue(verdict, name)))
-    return table(head, rows)
+    return table((*said, "Prototype", "Conversion", "Parity", "Open Issues"), rows)
 
 
 def _issue(verdict: Verdict, component: str) -> str:
