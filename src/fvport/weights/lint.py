@@ -2,104 +2,23 @@
 """Numbered findings on a rule list, given the official names and the native ones. A number never changes its meaning.
 
 Each rule is one function; its docstring's first sentence is what the user sees beside the number. `error` findings
-fail the
-`mapping` check, `note` findings are for the reviewer.
+fail the `mapping` check, `note` findings are for the reviewer.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 from fvport.errors import did_you_mean
-from fvport.weights import roles
-from fvport.weights.mapping import Mapped, Placed, Rule, Rules
+from fvport.weights import roles, swaps
+from fvport.weights.case import NATIVE, Case, Finding, Shape, concerns, concerns_any
+from fvport.weights.mapping import Placed, Rule, Rules
 from fvport.weights.show import listing
 
-Shape = tuple[int, ...]
 ACCEPTABLE = ("FV102", "FV108", "FV114", "FV115")  # judgements on words; what loses or mixes tensors is never accepted
-NATIVE = "native:"  # prefix of an exclude pattern that is about native names (a buffer that nothing loads)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """`code` FV1xx, `severity` error | note, `message` one sentence with the names, `names` all of them, `rule` its
-    text.
-    """
-
-    code: str
-    severity: str
-    message: str
-    names: tuple[str, ...] = ()
-    rule: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        names = list(self.names)
-        return {
-            "code": self.code,
-            "severity": self.severity,
-            "message": self.message,
-            "names": names,
-            "rule": self.rule,
-        }
-
-
-@dataclass
-class Case:
-    """What the rules are looked at with. `native` may be None where the native side is not known; shapes may be
-    empty.
-    """
-
-    rules: Rules
-    shapes: Mapping[str, Shape]
-    native: Mapping[str, Shape] | None = None
-    passthrough: Sequence[str] = ()
-    exclude: Mapping[str, str] = field(default_factory=dict)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Official names that something should load: those that are not excluded."""
-        patterns = [pattern for pattern in self.exclude if not pattern.startswith(NATIVE)]
-        return [name for name in self.shapes if not _any(patterns, name)]
-
-    @cached_property
-    def mapped(self) -> Mapped:
-        return self.rules.apply(self.names)
-
-    @cached_property
-    def targets(self) -> dict[str, list[Placed]]:
-        return self.mapped.targets()
-
-    @cached_property
-    def native_free(self) -> list[str]:
-        """Native names that nothing needs to load, by a declared `native:` exclusion."""
-        patterns = [pattern.removeprefix(NATIVE) for pattern in self.exclude if pattern.startswith(NATIVE)]
-        return [name for name in self.native or {} if _any(patterns, name)]
-
-    @cached_property
-    def _taken(self) -> dict[int, list[Placed]]:
-        found: dict[int, list[Placed]] = {}
-        for item in self.mapped.placed:
-            for position in item.rules:
-                found.setdefault(position, []).append(item)
-        return found
-
-    def taken(self, position: int) -> list[Placed]:
-        """What the rule at this position takes."""
-        return self._taken.get(position, [])
-
-
-def concerns(pattern: str, name: str) -> bool:
-    """A pattern of port.toml is about whole names; written with `^`, about all that begin so, as FastVideo's are."""
-    return bool(re.match(pattern, name) if pattern.startswith("^") else re.fullmatch(pattern, name))
-
-
-def _any(patterns: Sequence[str], name: str) -> bool:
-    return any(concerns(pattern, name) for pattern in patterns)
-
 
 RULES: dict[str, Callable[[Case], Iterator[Finding]]] = {}
 
@@ -230,7 +149,7 @@ def shadowed(case: Case) -> Iterator[Finding]:
 @_rule("FV104")
 def undeclared(case: Case) -> Iterator[Finding]:
     """A key that no rule names passes through as it is; that must be declared (`mapping.passthrough`)."""
-    names = [p.source for p in case.mapped.placed if not p.rules and not _any(case.passthrough, p.source)]
+    names = [p.source for p in case.mapped.placed if not p.rules and not concerns_any(case.passthrough, p.source)]
     if names:
         what = f"{len(names)} keys pass through under their own names without being declared: {listing(names)}"
         yield _error("FV104", what, names)
@@ -366,8 +285,6 @@ def same_shape(case: Case) -> Iterator[Finding]:
 @_rule("FV114")
 def swapped(case: Case) -> Iterator[Finding]:
     """The names on both sides contradict each other: this looks swapped."""
-    from fvport.weights import swaps
-
     for message, names in swaps.swapped(case):
         yield _error("FV114", message, names)
 
@@ -375,8 +292,6 @@ def swapped(case: Case) -> Iterator[Finding]:
 @_rule("FV115")
 def layers_reordered(case: Case) -> Iterator[Finding]:
     """Layers must keep their order."""
-    from fvport.weights import swaps
-
     for message, names in swaps.reordered(case):
         yield _error("FV115", message, names)
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from fvport.weights import roles
+from fvport.weights.case import Case
 from fvport.weights.mapping import Placed
-
-if TYPE_CHECKING:
-    from fvport.weights.lint import Case
 
 Found = tuple[str, tuple[str, ...]]
 
