@@ -60,8 +60,8 @@ def problems(port: Port, block: str) -> list[str]:
         if not rows.strip() or "nan" in rows.lower() or not re.search(r"\d", rows):
             found.append(f"the figures of {check} are empty")
         record = ev.read(port, check)
-        same = record is not None and _short(record.to_json()["seal"]) == seal
-        if digest != _digest(rows) or (same and "".join(_rows(record)) != rows):
+        same = record if record is not None and _short(record.to_json()["seal"]) == seal else None
+        if digest != _digest(rows) or (same is not None and "".join(_rows(same)) != rows):
             found.append(f"the figures of {check} are not what its evidence says")
     return found
 

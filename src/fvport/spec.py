@@ -420,7 +420,8 @@ class _Reader:
 
 
 def _type_name(value: Any) -> str:
-    return {dict: "a table", list: "a list"}.get(type(value), type(value).__name__)
+    names: dict[type, str] = {dict: "a table", list: "a list"}
+    return names.get(type(value), type(value).__name__)
 
 
 def _check_whole(port: Port, reader: _Reader) -> None:

@@ -8,6 +8,8 @@ rules are sound.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.errors import BlockedError, FvportError
@@ -45,7 +47,11 @@ def _component(record: ev.Evidence, side: sides.Side) -> None:
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in errors:
         todo = f"See the table: fvport mapping review {component.name}"
-        metrics = {"rule": finding.rule, "names": list(finding.names)[:50], "about": lint.sentence(finding.code)}
+        metrics: dict[str, Any] = {
+            "rule": finding.rule,
+            "names": list(finding.names)[:50],
+            "about": lint.sentence(finding.code),
+        }
         name = f"{component.name}: {finding.code}"
         record.items.append(ev.Item(name, "fail", finding.message, metrics, component=component.name, todo=todo))
     if not errors and not side.case.names:

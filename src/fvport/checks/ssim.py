@@ -71,8 +71,8 @@ def against_approved(port: Port, call: generation.Call, native: Path, record: Ev
     device = record.device["name"]
     own = _frames(native)
     if options.extra.get("bootstrap"):
-        provenance = {"producer": "port", "call": told, "versions": record.environment.get("versions", {})}
-        file = store.draft(port, device, call.name, own, provenance)
+        origin = {"producer": "port", "call": told, "versions": record.environment.get("versions", {})}
+        file = store.draft(port, device, call.name, own, origin)
         reason = f"a draft was written ({file.relative_to(port.root)}); it counts when a person has approved it"
         return [Item(call.name, "blocked", reason)]
     try:

@@ -92,7 +92,7 @@ class _Loader(importlib.abc.Loader):
         return getattr(self.inner, name)
 
 
-def _adapt_choice(platforms: ModuleType) -> None:
+def _adapt_choice(platforms: Any) -> None:
     """The CPU platform also where a driver is there but the CPU was asked for."""
     platforms.resolve_current_platform_cls_qualname = lambda: "fastvideo.platforms.cpu.CpuPlatform"
 
@@ -101,7 +101,7 @@ def _adapt_attention(cpu: ModuleType) -> None:
     cpu.CpuPlatform.get_attn_backend_cls = classmethod(lambda cls, selected_backend, head_size, dtype: SDPA)
 
 
-def _adapt_device(parallel_state: ModuleType) -> None:
+def _adapt_device(parallel_state: Any) -> None:
     def get_local_torch_device() -> Any:
         """The CPU: this process runs without a GPU."""
         import torch

@@ -51,7 +51,7 @@ def run(function: Callable[[], Any], *, name: str, log: Path, timeout: float) ->
         _kill(pid)
         raise
     seconds = round(time.monotonic() - started, 2)
-    common = {"seconds": seconds, "peak_mb": round(peak, 1), "log": str(log)}
+    common: dict[str, Any] = {"seconds": seconds, "peak_mb": round(peak, 1), "log": str(log)}
     if timed_out:
         return Outcome("timeout", message=f"{name} was still running after {timeout:.0f} s and was ended", **common)
     if os.WIFSIGNALED(status):
@@ -68,7 +68,8 @@ def run(function: Callable[[], Any], *, name: str, log: Path, timeout: float) ->
 
 def signal_words(number: int) -> str:
     """'was killed by SIGKILL (out of memory?)' for a signal number."""
-    hint = {signal.SIGKILL: " (out of memory?)", signal.SIGSEGV: " (a crash in native code)"}.get(number, "")
+    hints: dict[int, str] = {signal.SIGKILL: " (out of memory?)", signal.SIGSEGV: " (a crash in native code)"}
+    hint = hints.get(number, "")
     try:
         return f"was killed by {signal.Signals(number).name}{hint}"
     except ValueError:

@@ -153,8 +153,8 @@ def arguments(port: Port) -> Any:
     """FastVideoArgs for the load tree with the port's pipeline config: one process, nothing offloaded, all fp32."""
     from fastvideo.fastvideo_args import FastVideoArgs
 
-    off = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload")
-    off += ("pin_cpu_memory", "use_fsdp_inference", "dit_layerwise_offload", "enable_torch_compile")
+    offloads = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload")
+    off = (*offloads, "pin_cpu_memory", "use_fsdp_inference", "dit_layerwise_offload", "enable_torch_compile")
     try:
         args = FastVideoArgs.from_kwargs(model_path=str(port.load_tree), num_gpus=1, **dict.fromkeys(off, False))
     except Exception as error:
@@ -228,7 +228,7 @@ def constructor(port: Port, component: Component) -> tuple[type, tuple[Any, ...]
         if own:
             cls.__init__ = original  # type: ignore[misc]
         else:
-            del cls.__init__
+            del cls.__init__  # type: ignore[misc]
     assert_class(port, component, type(module))
     raise FvportError(f"{component.name}: the production loader does not build {component.native} itself")
 

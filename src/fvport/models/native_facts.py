@@ -175,10 +175,10 @@ def classes(port: Port, asked: Json) -> Json:
     for name, component in port.components.items():
         if component.mode not in ("port", "reuse"):
             continue
-        asked = named_class(port.load_tree / (component.weights or name))
-        entry: Json = {"asked": asked}
+        wanted = named_class(port.load_tree / (component.weights or name))
+        entry: Json = {"asked": wanted}
         try:
-            entry |= shown(ModelRegistry.resolve_model_cls(asked)[0])
+            entry |= shown(ModelRegistry.resolve_model_cls(wanted)[0])
         except Exception as error:  # noqa: BLE001 - said per component
             entry["error"] = words(error)
         found[name] = entry

@@ -160,7 +160,7 @@ def tokens(job: Json) -> Json:
         parts[c["name"]] = stand_in_encoder(json.loads(Path(c["config"]).read_text(encoding="utf-8")), seen[c["name"]])
         parts[c["tokenizer_name"]] = AutoTokenizer.from_pretrained(c["tokenizer"])
     device = torch.device("cpu")
-    stand_in = type(cls.__name__, (cls,), {"_execution_device": device, "device": device, "dtype": torch.float32})
+    stand_in: Any = type(cls.__name__, (cls,), {"_execution_device": device, "device": device, "dtype": torch.float32})
     pipe = stand_in.__new__(stand_in)
     for name, part in parts.items():
         object.__setattr__(pipe, name, part)

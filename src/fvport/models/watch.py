@@ -42,7 +42,7 @@ def _watcher(model: Any, seen: list[list[Any]]) -> Any:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    owners = {}
+    owners: dict[int, tuple[str, Any]] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
         owners.setdefault(tensor.untyped_storage().data_ptr(), (name, tensor))
 

@@ -210,7 +210,7 @@ def _fixed(
 
 def _exact(name: str, a: Any, b: Any) -> Result:
     wrong = (a != b).nonzero()
-    metrics = {"different": len(wrong), "elements": int(b.numel()), "budget_use": 0.0}
+    metrics: dict[str, Any] = {"different": len(wrong), "elements": int(b.numel()), "budget_use": 0.0}
     limits = {"mode": "exact"}
     if len(wrong) == 0:
         return Result(name, True, "", metrics, limits)

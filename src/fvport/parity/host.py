@@ -56,7 +56,7 @@ def run_component(port: Port, name: str, limit: float, folder: Path) -> dict[str
         return int(pytest.main([*options, path], plugins=[] if registered else [plugin]))
 
     outcome = forked.run(tests, name=f"parity of {name}", log=folder / f"{name}.log", timeout=limit)
-    data = {"compared": [], "tests": []}
+    data: dict[str, Any] = {"compared": [], "tests": []}
     with contextlib.suppress(OSError, ValueError):
         data = json.loads(found.read_text(encoding="utf-8"))
     plain = {"status": outcome.status, "message": outcome.message, "code": outcome.value, "seconds": outcome.seconds}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def parity(request: pytest.FixtureRequest) -> Parity:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call(pyfuncitem: Any) -> Iterator[None]:
+def pytest_pyfunc_call(pyfuncitem: Any) -> Generator[None, Any, Any]:
     __tracebackhide__ = True
     result = yield
     given = pyfuncitem.funcargs.get("parity")
@@ -73,7 +73,7 @@ def pytest_pyfunc_call(pyfuncitem: Any) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[Any]:
+def pytest_runtest_makereport(item: Any, call: Any) -> Generator[None, Any, Any]:
     report = yield
     if os.environ.get(OUT_VARIABLE) and (report.when == "call" or report.outcome != "passed"):
         outcome = "skipped" if hasattr(report, "wasxfail") else report.outcome

@@ -66,11 +66,11 @@ def gate(verdict: Verdict) -> str:
     rows += [(r.check, MARKS[r.verdict], r.device, r.scale, f"{r.seconds:.1f}", r.title) for r in verdict.rows]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [f"Alignment gate of {verdict.model} ({verdict.port}): {_word(verdict.verdict)} ({verdict.summary})", ""]
-    for number, row in enumerate(rows):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+    for number, told in enumerate(rows):
+        cells = [cell.ljust(width) for cell, width in zip(told, widths, strict=False)]
         if number:
             cells[1] = _paint(cells[1], verdict.rows[number - 1].verdict)
-        lines.append("  ".join([*cells, row[5]]))
+        lines.append("  ".join([*cells, told[5]]))
     for row in [r for r in verdict.rows if r.verdict != "pass"]:
         lines += ["", f"{row.check}: {_word(row.verdict)} ({row.state})", *[_wrap(r) for r in row.reasons[:4]]]
         if len(row.reasons) > 4:

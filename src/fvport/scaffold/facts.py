@@ -87,7 +87,7 @@ def read_fastvideo(root: Path, version: str) -> dict[str, Any]:
 
 
 def _classes(folder: Path) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for file in sorted(folder.rglob("*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
@@ -108,8 +108,9 @@ def _registry(root: Path, configs: dict[str, Path]) -> dict[str, dict[str, str]]
     for node in ast.walk(legacy):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
-                if isinstance(key, ast.Constant) and isinstance(value, ast.Tuple) and len(value.elts) == 3:
-                    entries.setdefault(key.value, tuple(ast.literal_eval(value)))
+                listed = key.value if isinstance(key, ast.Constant) else None
+                if isinstance(listed, str) and isinstance(value, ast.Tuple) and len(value.elts) == 3:
+                    entries.setdefault(listed, tuple(ast.literal_eval(value)))
     return {name: _located(root, configs, *entry) for name, entry in entries.items()}
 
 

@@ -97,7 +97,8 @@ def _hashes(entry: Any) -> dict[str, str]:
 
 def _entry(port: Port, component: Component, cache: _Cache) -> dict[str, Any]:
     folders = [sides.folder_of(component), *([component.tokenizer] if component.tokenizer else [])]
-    files, tensors = [], {}
+    files: list[dict[str, Any]] = []
+    tensors: dict[str, manifest.TensorInfo] = {}
     for name in folders:
         folder = port.official_weights / name
         if not folder.is_dir():

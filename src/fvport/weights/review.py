@@ -42,7 +42,7 @@ class Sheet:
 
     def text(self) -> str:
         said = f"{self.signature}{' by ' + self.signed_by if self.signed_by else ''}"
-        rows = [("rule", "keys", "example", "becomes", "shape", "alike")]
+        rows: list[tuple[str, ...]] = [("rule", "keys", "example", "becomes", "shape", "alike")]
         rows += [
             tuple(str(row[key]) for key in ("rule", "keys", "before", "after", "shape", "alike")) for row in self.rows
         ]

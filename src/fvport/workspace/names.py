@@ -207,8 +207,9 @@ def _fields(tree: ast.Module | None, only: str = "") -> list[str]:
     for node in tree.body if tree else ():
         if isinstance(node, ast.ClassDef) and only in ("", node.name):
             for item in node.body:
-                named = isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-                if named and "ClassVar" not in ast.unparse(item.annotation):
+                if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+                    continue
+                if "ClassVar" not in ast.unparse(item.annotation):
                     found.append(item.target.id)
     return found
 
