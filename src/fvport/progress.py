@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Signs of life for work longer than a few seconds: a line on standard error now and then, nothing on standard output."""
+"""Signs of life for work of more than seconds: a line on standard error now and then, nothing on standard output."""
 
 from __future__ import annotations
 
