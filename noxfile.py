@@ -35,6 +35,19 @@ def tests(session: nox.Session) -> None:
     session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)
 
 
+@nox.session(default=False)
+def faults(session: nox.Session) -> None:
+    """Every fault of the table, one at a time, in a green port: each must be red in the right place (half an hour)."""
+    file = "tests/test_end_to_end_faults.py"
+    session.run(PYTHON, "-m", "pytest", file, "-m", "heavy or not heavy", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def heavy(session: nox.Session) -> None:
+    """Tests that are too long for every run: all faults, FastVideo's own tests before and after a port, full matrices."""
+    session.run(PYTHON, "-m", "pytest", "-m", "heavy", *session.posargs, external=True)
+
+
 @nox.session(default=True)
 def lint(session: nox.Session) -> None:
     """Everything that reads the files without running them: ours, and what the template renders."""
