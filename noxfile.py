@@ -44,7 +44,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def heavy(session: nox.Session) -> None:
-    """Tests that are too long for every run: all faults, FastVideo's own tests before and after a port, full matrices."""
+    """Tests too long for every run: all faults, FastVideo's own tests before and after a port, full matrices."""
     session.run(PYTHON, "-m", "pytest", "-m", "heavy", *session.posargs, external=True)
 
 
