@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's picture: the gate's table of a port as SVG: python -m examples.picture build/tiny_wan docs/gate.svg"""
+"""The README's picture, the gate's table of a port as SVG: python -m examples.picture build/tiny_wan docs/gate.svg"""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_codespell_finds_nothing(port: Path) -> None:
     assert tool(port, "codespell_lib", *words, ".") == ""
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_mypy_finds_nothing(port: Path) -> None:
     """mypy as FastVideo's hook calls it, on the files that the hook covers (models, tests and examples are exempt)."""
     names = [

@@ -22,7 +22,7 @@ from fvport import checks, fastvideo_api, spec
 from fvport.errors import BlockedError, FvportError
 from fvport.models import native
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 
 COMPONENTS = {
     "transformer": ("dit", "fastvideo.models.dits.wanvideo:WanTransformer3DModel", "diffusers:WanTransformer3DModel"),

@@ -16,7 +16,7 @@ from fvport import workspace
 from fvport.spec import Port
 from fvport.workspace import upstream_tests
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.heavy
 
 RESOLVE = """
 import json, sys
