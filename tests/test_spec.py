@@ -91,6 +91,14 @@ def test_is_found_from_a_folder_inside_the_port(tmp_path: Path) -> None:
             'native = "x"',
             ["native", "module:Class"],
         ),
+        ('mode = "port"', 'mode = "passthrough"', ["components.transformer.mode", "passthrough is for a tokenizer"]),
+        ('mode = "port"', 'mode = "external"', ["components.transformer.mode", "must be FastVideo's own"]),
+        ("[gate]", "[quality]\nthreshold = -1.0\n[gate]", ["quality.threshold", "above 0 and at most 1"]),
+        ("[gate]", "[quality]\nthreshold = nan\n[gate]", ["quality.threshold", "above 0 and at most 1"]),
+        ("[gate]", '[quality]\nmetric = "sim"\n[gate]', ["quality.metric", 'Did you mean "ssim"']),
+        ("[gate]", '[gate]\nrequire_device = "gpuu"', ["gate.require_device", "cuda, cpu"]),
+        ("[gate]", "[gate]\nstrength = 3", ["gate.strength", "above 0 and at most 1"]),
+        ("[gate]", '[[variants]]\nname = " "\n[gate]', ["variants[0].name", "must be a name"]),
         ("[gate]", "[gaet]", ["gaet", 'Did you mean "gate"']),
         ("expires = 2027-01-31", 'expires = "soon"', ["expires", "must be date, is str"]),
         ('id = "E001"', "", ["waivers[0].id", "is missing"]),
@@ -137,3 +145,29 @@ def test_two_ports_on_one_tree_need_a_choice(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("FVPORT_SLUG", "third")
     with pytest.raises(UsageError, match="third"):
         spec.load(tmp_path)
+
+
+def test_what_no_check_looks_at_is_said(tmp_path: Path) -> None:
+    """A variant keeps the pipeline's row shut; keys that nothing reads are named as risks."""
+    from fvport.checks import pipeline
+
+    text = GOOD.replace("[gate]", '[[variants]]\nname = "distilled"\n[gate]\nstrength = 0.9')
+    text = text.replace('kind = "dit"', 'kind = "dit"\ntiny = { num_layers = 2 }')
+    put(tmp_path, text)
+    port = spec.load(tmp_path)
+    assert "variant distilled" in pipeline.expected(port)
+    assert [word for word in ("distilled", "strength", "tiny") if not any(word in s for s in port.untested)] == []
+
+
+def test_a_plain_port_has_nothing_untested(tmp_path: Path) -> None:
+    """Defaults of keys that nobody wrote are not said to be declared."""
+    put(tmp_path, GOOD)
+    assert spec.load(tmp_path).untested == []
+
+
+def test_a_tokenizer_passes_through(tmp_path: Path) -> None:
+    """Tokenizers and processors are copied; an encoder may be external with a reason."""
+    more = '[components.tokenizer]\nkind = "tokenizer"\nmode = "passthrough"\n'
+    more += '[components.captions]\nkind = "text_encoder"\nmode = "external"\nreason = "accepted"\n[gate]'
+    put(tmp_path, GOOD.replace("[gate]", more))
+    assert set(spec.load(tmp_path).components) == {"transformer", "tokenizer", "captions"}

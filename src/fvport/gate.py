@@ -262,6 +262,7 @@ def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetim
         risks.append(f"port.toml leaves {', '.join(left_out)} out of the gate")
     if port.gate.require_device != "cuda":
         risks.append(f"the gate asks for {port.gate.require_device} evidence only: nothing here was seen on a GPU")
+    risks += port.untested
     if port.gate.require_scale != "full":
         risks.append("the gate asks for tiny-twin evidence only: the real weights were not compared")
     for name, c in port.components.items():

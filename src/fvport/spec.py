@@ -54,6 +54,9 @@ CHECKS = (
     "boundary",
 )
 WORKLOADS = ("t2v", "i2v", "t2i", "i2i", "t2a", "v2a", "v2v")
+COPIED = ("tokenizer", "processor")  # kinds that carry no computation of the model: copied as they are, never compared
+METRICS = ("ssim", "ms_ssim", "mel_l1", "mr_stft")
+DEVICES = ("cuda", "cpu")
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class FastVideoSource:
     repo: str = ""
     ref: str = ""
     branch_prefix: str = "port"
+    attention_backend: str = "TORCH_SDPA"  # what FASTVIDEO_ATTENTION_BACKEND is set to, whatever the shell says
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,19 @@ class Port:
     def state(self) -> Path:
         """`.fvport`: evidence, caches, scratch. Never committed."""
         return self.root / ".fvport"
+
+    @property
+    def untested(self) -> list[str]:
+        """What port.toml declares and no check of this version looks at, in plain sentences."""
+        found = [f'variant "{v.name}" is declared, and no check runs a variant yet' for v in self.variants]
+        if "strength" in self.raw.get("gate", {}):
+            found.append("gate.strength is declared, and no check measures it: every planted fault must show instead")
+        found += [
+            f"{name}: tiny is declared, and nothing shrinks a model yet"
+            for name, c in self.components.items()
+            if c.tiny
+        ]
+        return found
 
     def test_file(self, component: Component) -> str:
         """Path of a component's parity test, relative to the root."""
@@ -434,6 +451,7 @@ def _check_whole(port: Port, reader: _Reader) -> None:
     for check in port.gate.checks:
         if check not in CHECKS:
             reader.fail("gate.checks", f'unknown check "{check}".{did_you_mean(check, CHECKS)}')
+    _check_limits(port, reader)
     if not port.components:
         reader.fail("components", "a port needs at least one component")
     for name, component in port.components.items():
@@ -445,6 +463,25 @@ def _check_whole(port: Port, reader: _Reader) -> None:
             reader.fail(f"waivers[{i}].check", f'unknown check "{waiver.check}".{did_you_mean(waiver.check, CHECKS)}')
 
 
+def _check_limits(port: Port, reader: _Reader) -> None:
+    """Numbers and words that a check compares with: one out of range would shut the gate for ever, or never."""
+    quality, gate = port.quality, port.gate
+    for key, value, words in (
+        ("quality.metric", quality.metric, METRICS),
+        ("gate.require_device", gate.require_device, DEVICES),
+    ):
+        if value not in words:
+            reader.fail(key, f'must be one of {", ".join(words)}; is "{value}".{did_you_mean(value, words)}')
+    if not 0 < quality.threshold <= 1:
+        reader.fail("quality.threshold", f"must be above 0 and at most 1, is {quality.threshold:g}")
+    if not 0 < gate.strength <= 1:
+        reader.fail("gate.strength", f"must be above 0 and at most 1, is {gate.strength:g}")
+    names = [variant.name for variant in port.variants]
+    for i, name in enumerate(names):
+        if not name.strip() or name in names[:i]:
+            reader.fail(f"variants[{i}].name", f'must be a name that no other variant has, is "{name}"')
+
+
 def _check_component(key: str, component: Component, reader: _Reader) -> None:
     if component.kind not in KINDS:
         words = ", ".join(KINDS)
@@ -453,7 +490,12 @@ def _check_component(key: str, component: Component, reader: _Reader) -> None:
         for name in ("official", "native"):
             if not re.fullmatch(r"[\w.]+:[\w.]+", getattr(component, name)):
                 reader.fail(f"{key}.{name}", f'must be "module:Class", is "{getattr(component, name)}"')
-    if component.mode == "external" and not component.reason:
+    if component.mode == "passthrough" and component.kind not in COPIED:
+        what = f"a {component.kind} computes, so it is compared: passthrough is for a tokenizer or a processor"
+        reader.fail(f"{key}.mode", f"{what}. Say port, reuse or external")
+    if component.mode == "external" and component.kind in ("dit", "scheduler"):
+        reader.fail(f"{key}.mode", f"a {component.kind} must be FastVideo's own: external is for encoders and the like")
+    if component.mode == "external" and not component.reason.strip():
         reader.fail(f"{key}.reason", "an external wrapper needs a written reason")
     tolerance = component.tolerance
     if tolerance.mode == "fixed" and not (tolerance.reason and (tolerance.atol > 0 or tolerance.rtol > 0)):
