@@ -15,6 +15,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from fvport.models import cpu_platform
 
 BACKEND_VARIABLE = "FASTVIDEO_ATTENTION_BACKEND"
 BACKEND = "TORCH_SDPA"
+SEEN_VARIABLE = cpu_platform.SEEN_VARIABLE
+OUTSIDE = "outside the workspace"
 DISTRIBUTED = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
 
 
@@ -76,8 +79,14 @@ def check_workspace(root: Path) -> None:
         raise BlockedError("no FastVideo tree here", where=str(root), todo="Run: nox -s workspace")
 
 
-def child_environment(root: Path | str, device: str = "auto", base: dict[str, str] | None = None) -> dict[str, str]:
-    """Environment of a child that imports FastVideo from the workspace at `root` (a whole environment, for `env=`)."""
+def child_environment(
+    root: Path | str, device: str = "auto", base: dict[str, str] | None = None, *, backend: str = BACKEND
+) -> dict[str, str]:
+    """Environment of a child that imports FastVideo from the workspace at `root` (a whole environment, for `env=`).
+
+    `backend` is port.toml's `[fastvideo] attention_backend`; what the shell says of it does not count. The child ends
+    when the process that started it does.
+    """
     root = Path(root).resolve()
     check_workspace(root)
     env = dict(os.environ if base is None else base)
@@ -86,7 +95,8 @@ def child_environment(root: Path | str, device: str = "auto", base: dict[str, st
     old = [part for part in env.get("PYTHONPATH", "").split(os.pathsep) if part and part not in (boot_path, str(root))]
     env["PYTHONPATH"] = os.pathsep.join([boot_path, str(root), *old])
     env[cpu_platform.VARIABLE] = device
-    env.setdefault(BACKEND_VARIABLE, BACKEND)
+    env[BACKEND_VARIABLE] = backend
+    env[cpu_platform.END_VARIABLE] = "1"
     env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
     if device == "cpu":
@@ -94,14 +104,14 @@ def child_environment(root: Path | str, device: str = "auto", base: dict[str, st
     return env
 
 
-def boot(root: Path | str, device: str = "auto", *, distributed: bool = True) -> Runtime:
+def boot(root: Path | str, device: str = "auto", *, distributed: bool = True, backend: str = BACKEND) -> Runtime:
     """Import FastVideo from the workspace at `root`, once per process, ready to build native layers.
 
     Raises BlockedError where the workspace has no FastVideo or the device is not there, FvportError where another
     FastVideo was imported before.
     """
     root = Path(root).resolve()
-    env = child_environment(root, device)
+    env = child_environment(root, device, backend=backend)
     device = env[cpu_platform.VARIABLE]
     os.environ.update(env)
     boot_path = env["PYTHONPATH"].split(os.pathsep)[0]
@@ -120,6 +130,7 @@ def boot(root: Path | str, device: str = "auto", *, distributed: bool = True) ->
     import fastvideo  # noqa: F401
 
     _assert_inside(root)
+    _assert_backend(backend)
     if distributed:
         init_distributed()
     name = torch.cuda.get_device_name(0) if device == "cuda" else _cpu_name()
@@ -132,6 +143,16 @@ def _assert_inside(root: Path) -> None:
         raise BlockedError(
             f"FastVideo was imported from {file.parent}, not from the workspace {root}", todo="Run: nox -s workspace"
         )
+
+
+def _assert_backend(backend: str) -> None:
+    """FastVideo takes a name that it does not know for none at all, and chooses by itself."""
+    from fastvideo.platforms import AttentionBackendEnum
+
+    if backend not in AttentionBackendEnum.__members__:
+        known = ", ".join(sorted(AttentionBackendEnum.__members__))
+        what = f'FastVideo has no attention backend "{backend}" (it has {known})'
+        raise UsageError(what, where="port.toml [fastvideo] attention_backend")
 
 
 def video_generator() -> Any:
@@ -183,8 +204,52 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def seen(root: Path | str) -> dict[str, Any]:
+    """What this process really has: where FastVideo came from, its backend, and torch's own answers about its settings.
+
+    `{}` where FastVideo was never imported. Written by the process that computes; a record repeats it.
+    """
+    root, module, torch = Path(root).resolve(), sys.modules.get("fastvideo"), sys.modules.get("torch")
+    if module is None or torch is None:
+        return {}
+    return {
+        "fastvideo_path": _relative(Path(module.__file__ or ""), root),
+        "attention_backend": os.environ.get(BACKEND_VARIABLE, "FastVideo's own choice"),
+        "deterministic": bool(torch.are_deterministic_algorithms_enabled()),
+        "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
+    }
+
+
+def agree(answers: Iterable[dict[str, Any]], what: str) -> dict[str, Any]:
+    """What all processes of a run saw, as one. Raises FvportError where they differ or FastVideo was not the tree's."""
+    found = [answer for answer in answers if answer]
+    if not found:
+        raise FvportError(f"{what}: no process says where it imported FastVideo from", todo="Run the check again")
+    for answer in found:
+        if answer["fastvideo_path"].startswith(OUTSIDE):
+            place = answer["fastvideo_path"].removeprefix(OUTSIDE)
+            raise FvportError(
+                f"{what}: FastVideo was imported from outside the workspace ({place.strip(': ')})",
+                todo="Take the other FastVideo off the path; then: nox -s workspace",
+            )
+        differing = [key for key in found[0] if answer.get(key) != found[0][key]]
+        if differing:
+            raise FvportError(f"{what}: processes of one run differ in {', '.join(differing)}")
+    return found[0]
+
+
+def imported(folder: Path, root: Path | str) -> list[dict[str, Any]]:
+    """What a child's processes noted in `folder` (SEEN_VARIABLE in their environment) when they imported FastVideo."""
+    root = Path(root).resolve()
+    files = [file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.txt"))]
+    return [{"fastvideo_path": _relative(Path(file), root)} for file in files]
+
+
 def environment(root: Path | str) -> dict[str, Any]:
-    """What a record says of versions, FastVideo's path, backend and determinism. Cheap: imports nothing heavy."""
+    """What a record says of versions and place, and what this process has where it imported FastVideo itself.
+
+    Cheap: imports nothing heavy. What a child saw (`seen`) is added by the check that started it.
+    """
     from importlib import metadata
 
     root = Path(root).resolve()
@@ -198,10 +263,7 @@ def environment(root: Path | str) -> dict[str, Any]:
     device = resolve_device()
     return {
         "versions": versions,
-        "fastvideo_path": _relative(_imported_path(root), root),
-        "attention_backend": os.environ.get(BACKEND_VARIABLE, BACKEND),
-        "deterministic": True,
-        "tf32": False,
+        **seen(root),
         "device": device_of(root),
         "cpu_adaptation": list(cpu_platform.ADAPTED) if device == "cpu" else [],
         "image": os.environ.get("FVPORT_IMAGE_DIGEST", ""),
@@ -218,15 +280,9 @@ def device_of(_: Path | str = ".", device: str = "auto") -> dict[str, str]:
     return {"kind": kind, "name": _cpu_name()}
 
 
-def _imported_path(root: Path) -> Path:
-    """Where FastVideo was imported from in this process, or where `child_environment` makes a child import it from."""
-    module = sys.modules.get("fastvideo")
-    return Path(module.__file__ if module and module.__file__ else root / "fastvideo" / "__init__.py")
-
-
 def _relative(path: Path, root: Path) -> str:
     path = path.resolve()
-    return str(path.relative_to(root)) if path.is_relative_to(root) else f"outside the workspace: {path.parent.name}"
+    return str(path.relative_to(root)) if path.is_relative_to(root) else f"{OUTSIDE}: {path.parent}"
 
 
 def _tree_version(root: Path) -> str:

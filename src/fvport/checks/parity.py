@@ -15,6 +15,7 @@ from fvport.checks import Options
 from fvport.errors import BlockedError, FvportError
 from fvport.evidence import Evidence, Item
 from fvport.models.forked import signal_words, tail
+from fvport.parity import oracle
 from fvport.parity.compare import series
 from fvport.spec import Component, Port
 
@@ -44,6 +45,7 @@ def inputs(port: Port) -> list[str]:
         f"file:{tree}/model_index.json",
     ]
     names += [f"package:{name}" for name in ("fvport", "torch", "diffusers", "transformers")]
+    names += oracle.code_inputs(port)
     for component in required(port):
         names += [f"port:components.{component.name}.{field}" for field in USED]
         names += [f"weights:{component.name}", f"file:{port.test_file(component)}"]
@@ -82,7 +84,7 @@ def _host(port: Port, chosen: list[Component], options: Options) -> dict[str, An
     folder = port.state / "cache" / "parity"
     folder.mkdir(parents=True, exist_ok=True)
     limit = float(options.extra.get("time_limit", LIMIT))
-    env = fastvideo_api.child_environment(port.root, options.device)
+    env = fastvideo_api.child_environment(port.root, options.device, backend=port.fastvideo.attention_backend)
     with tempfile.TemporaryDirectory(prefix="run.", dir=folder) as scratch:
         out, log = Path(scratch) / "answers.json", Path(scratch) / "host.log"
         command = [sys.executable, "-m", "fvport.parity.host", str(port.file), str(out), options.device, str(limit)]
@@ -126,6 +128,10 @@ def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[
         items += _compared_items(component, found)
     for test in answer.get("tests", []):
         items += _test_items(component, test, compared)
+    code = answer.get("code") or 0
+    if answer["status"] == "done" and code and all(item.verdict == "pass" for item in items):
+        reason = f"pytest ended with code {code} although no test of it is red"
+        items.append(_item(component, "run", "fail", reason, todo=f"Run: fvport check parity {name}"))
     if not items or (not compared and all(item.verdict == "pass" for item in items)):
         reason = f"no test compared {name} (parity.compare({name!r}, ...) was never called)"
         items.append(_item(component, "test", "blocked", reason))

@@ -52,6 +52,9 @@ CORE = (
 )
 
 
+CALL = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+
+
 def expected(port: Port) -> list[str]:
     """The stages that every pipeline has, and the planted faults that every comparison must see."""
     names = list(CORE) if _is_visual(port) else [name for name in CORE if name != "frames"]
@@ -72,6 +75,7 @@ def run(port: Port, options: Options) -> Evidence:
     record.device = fastvideo_api.device_of(port.root, device)
     record.environment = fastvideo_api.environment(port.root)
     official, native = generation.official(port, device), generation.native(port, device)
+    record.environment |= generation.environment(native)
     calls = generation.calls(port)
     for index, call in enumerate(call for call in calls if not call.varies):
         items = compare_call(port, official, native, call, floors_of(official, call.name))
@@ -133,18 +137,29 @@ def _named(item: Item, call: generation.Call) -> Item:
 
 def _arguments(official: walk.Capture, native: walk.Capture) -> Item:
     """What each side was really told: a default that the native side has of its own shows here."""
-    a = {**official.info["arguments"], "seed": official.info["seed"]}
+    defaults, given = official.info.get("defaults", {}), official.info["arguments"]
+    a = {**{name: defaults[name] for name in CALL if name in defaults}, **given, "seed": official.info["seed"]}
     b = {**native.info["arguments"], "seed": native.info["seed"]}
-    a.setdefault("negative_prompt", "")
-    wrong = [
-        f"{name} is {a[name]!r} officially, {b[name]!r} natively"
-        for name in sorted(set(a) & set(b))
-        if (a[name] or None) != (b[name] or None)
-    ]
-    metrics = {"compared": sorted(set(a) & set(b))}
+    a["negative_prompt"] = a.get("negative_prompt") or ""
+    wrong = []
+    for name in sorted(a):
+        if name not in b:
+            wrong.append(f"{name} is {a[name]!r} officially, and natively nothing of that name was told")
+        elif a[name] is None and b[name] is not None:
+            wrong.append(f"{name} is left to the official pipeline and {b[name]!r} natively: declare it in the call")
+        elif not _same(name, a[name], b[name]):
+            wrong.append(f"{name} is {a[name]!r} officially, {b[name]!r} natively")
+    metrics = {"compared": sorted(set(a) & set(b)), "not_official": [name for name in CALL if name not in a]}
     if wrong:
         return Item("arguments", "fail", "; ".join(wrong), metrics, todo=TODO["arguments"])
     return Item("arguments", "pass", "", metrics)
+
+
+def _same(name: str, official: Any, native: Any) -> bool:
+    """Equal values; no prompt and an empty prompt are one, 0 and nothing are not, True and 1 are not."""
+    if name in ("prompt", "negative_prompt"):
+        return (official or "") == (native or "")
+    return official == native and isinstance(official, bool) == isinstance(native, bool)
 
 
 def _classes(port: Port, native: walk.Capture) -> Item:
@@ -156,8 +171,13 @@ def _classes(port: Port, native: walk.Capture) -> Item:
         return Item(name, "fail", f"{native.info['pipeline']} of {file.parent.name} ran, not the port's", todo=todo)
     classes = native.info["classes"]
     for component in port.components.values():
+        if not component.native_class:
+            continue
         ran = classes.get(component.name)
-        if component.native_class and ran is not None and not ran.endswith(component.native_class):
+        if ran is None:
+            reason = f"{component.name} is no module of the pipeline that ran (it has {', '.join(sorted(classes))})"
+            return Item(name, "fail", reason, component=component.name, todo=todo)
+        if ran != component.native_class:
             reason = f"{ran} ran as {component.name}, port.toml names {component.native_class}"
             return Item(name, "fail", reason, component=component.name, todo=todo)
     return Item(name, "pass", "", {"pipeline": native.info["pipeline"], "classes": classes})
@@ -245,7 +265,6 @@ def varied(port: Port, official: Path, native: Path, calls: list[generation.Call
     """One changed argument at a time: the native side must answer as the official one does."""
     base = next((call for call in calls if call.name == "short"), calls[0])
     floors = floors_of(official, base.name)
-    unchanged = generation.read(official / base.name)
     items = []
     for call in calls:
         if not call.varies:
@@ -254,7 +273,8 @@ def varied(port: Port, official: Path, native: Path, calls: list[generation.Call
         name = f"changed: {call.varies}"
         told = _arguments(a, b)
         wrong = walk.first_wrong(walk.walk(a, b, floors.for_variation()))
-        change = _change(unchanged, a)
+        before = calls[0].name if call.varies == "steps" else base.name
+        change = _change(generation.read(official / before), a)
         if told.verdict == "fail":
             items.append(Item(name, "fail", told.reason, {"official_change": change}, todo=told.todo))
         elif wrong:
@@ -262,18 +282,24 @@ def varied(port: Port, official: Path, native: Path, calls: list[generation.Call
             items.append(
                 Item(name, "fail", reason, {"official_change": change, **wrong.metrics}, todo=TODO[wrong.stage])
             )
+        elif not change > 0:
+            reason = f"the official pipeline answers alike whatever the {call.varies}: this proves nothing about it"
+            todo = "Correct the call in port.toml [official.pipeline], or what oracle.py does with it"
+            items.append(Item(name, "blocked", reason, {"official_change": change}, todo=todo))
         else:
             items.append(Item(name, "pass", "", {"official_change": change}))
     return items
 
 
 def _change(base: walk.Capture | None, other: walk.Capture) -> float:
-    """How much the official latents moved, relative: what does not move proves nothing about the argument."""
-    if base is None or base.steps() != other.steps() or not base.steps():
+    """How much the official latents moved, relative (1.0 where steps or shape are others): 0 proves nothing."""
+    if base is None or not base.steps():
         return 0.0
+    if base.steps() != other.steps():
+        return 1.0
     name = f"latents/{base.steps() - 1:03d}"
     a, b = base.tensors[name].double(), other.tensors[name].double()
-    return float((a - b).norm() / a.norm()) if a.shape == b.shape else 0.0
+    return float((a - b).norm() / a.norm()) if a.shape == b.shape else 1.0
 
 
 def _notes(official: Path, native: Path, call: generation.Call) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fvport import fastvideo_api
 from fvport.checks import Options
-from fvport.errors import BlockedError
+from fvport.errors import BlockedError, UsageError
 from fvport.evidence import Evidence, Item
 from fvport.media import frames as media
 from fvport.media import ssim, store
@@ -31,13 +31,17 @@ def expected(port: Port) -> list[str]:
 
 
 def inputs(port: Port) -> list[str]:
-    return [*generation.inputs(port), "port:quality"]
+    names = [*generation.inputs(port), "port:quality"]
+    return [*names, *store.inputs(port)] if port.quality.reference == "approved" else names
 
 
 def run(port: Port, options: Options) -> Evidence:
     fastvideo_api.check_workspace(port.root)
     if port.quality.metric != "ssim":
         raise BlockedError(f'metric "{port.quality.metric}" is not measured by this check', where="port.toml [quality]")
+    if options.extra.get("bootstrap") and port.quality.reference == "official":
+        what = 'the reference is the official pipeline (reference = "official"): there is no draft to make'
+        raise UsageError(what, where="port.toml [quality]", todo="Run without --bootstrap")
     device = fastvideo_api.resolve_device(options.device)
     record = Evidence("ssim", port.slug, scale=options.scale)
     record.device = fastvideo_api.device_of(port.root, device)
@@ -45,6 +49,7 @@ def run(port: Port, options: Options) -> Evidence:
     record.notes.append(f"definition: {ssim.DEFINITION}")
     official = generation.official(port, device) if port.quality.reference == "official" else None
     native = generation.native(port, device)
+    record.environment |= generation.environment(native)
     for call in _calls(port):
         if official is not None:
             record.items += against_official(port, call, official / call.name, native / call.name)

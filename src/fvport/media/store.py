@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,10 +50,32 @@ def draft(port: Port, device_name: str, name: str, frames: Any, provenance: dict
             "an approved reference is here already", where=_shown(port, file), todo="Remove it yourself first"
         )
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"frames": torch.as_tensor(frames).contiguous()}, file)
-    whole = Provenance(device=device_name, digest=ev.blake3(file.read_bytes()), made=ev.now(), **provenance)
-    file.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(whole), indent=1, default=str) + "\n")
+    parts = [file.with_name(f".{name}.{os.getpid()}.{kind}") for kind in ("frames", "json")]
+    try:
+        save_file({"frames": torch.as_tensor(frames).contiguous()}, parts[0])
+        whole = Provenance(device=device_name, digest=ev.blake3(parts[0].read_bytes()), made=ev.now(), **provenance)
+        parts[1].write_text(json.dumps(dataclasses.asdict(whole), indent=1, default=str) + "\n", encoding="utf-8")
+        for part, place in zip(parts, (file, file.with_suffix(".json")), strict=True):
+            os.replace(part, place)  # between the two the old digest refuses the new frames
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
     return file
+
+
+def inputs(port: Port) -> list[str]:
+    """The approved references of all devices, as names of a record's inputs; drafts count for nothing."""
+    base = port.root / port.quality.store
+    files = [file for file in sorted(base.glob("*/*.safetensors")) if _approved(file)]
+    shown = [os.path.relpath(file, port.root) for file in files]
+    return [f"file:{name}" for name in shown] + [f"file:{Path(name).with_suffix('.json')}" for name in shown]
+
+
+def _approved(file: Path) -> bool:
+    try:
+        return bool(_provenance(file).approved_by)
+    except BlockedError:
+        return False
 
 
 def load(port: Port, device_name: str, name: str, call: dict[str, Any]) -> tuple[Any, Provenance]:

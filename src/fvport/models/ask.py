@@ -20,6 +20,7 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
+from fvport.models import kept
 from fvport.models.forked import signal_words, tail
 from fvport.spec import Port
 
@@ -55,9 +56,9 @@ def try_many(port: Port, questions: Iterable[Question], device: str = "auto") ->
     base = _common_digest(port, device)
     answers: dict[Question, dict[str, Any]] = {}
     for question in questions:
-        kept = _read(_cache_file(port, base, question))
-        if kept is not None:
-            answers[question] = {"value": kept}
+        old = _read(_cache_file(port, base, question))
+        if old is not None:
+            answers[question] = {"value": old}
     missing = [question for question in questions if question not in answers]
     if missing:
         fresh = _child(port, missing, device)
@@ -77,7 +78,7 @@ def _child(port: Port, questions: list[Question], device: str) -> dict[Question,
     out, log = folder / f"answer.{os.getpid()}.json", folder / f"ask.{os.getpid()}.log"
     words = [f"{what}:{component}" for what, component in questions]
     command = [sys.executable, "-m", "fvport.models.native", str(port.file), str(out), device, *words]
-    env = fastvideo_api.child_environment(port.root, device)
+    env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     try:
         with log.open("wb") as stream:
             done = subprocess.run(
@@ -114,7 +115,7 @@ def _common_digest(port: Port, device: str) -> dict[str, str]:
     return {
         **ev.digests(port, names),
         "device": fastvideo_api.resolve_device(device),
-        "backend": os.environ.get(fastvideo_api.BACKEND_VARIABLE, fastvideo_api.BACKEND),
+        "backend": port.fastvideo.attention_backend,
         "python": sys.version,
         "index": ev.blake3(index.read_bytes()) if index.is_file() else "absent",
     }
@@ -141,10 +142,12 @@ def _read(file: Path) -> Any:
 
 
 def _write(file: Path, value: Any) -> None:
-    """Beside and rename; the newest answer to a question replaces the older ones."""
+    """Beside and rename; the newest answer to a question replaces the older ones.
+
+    A file of another process that is at work has no digest in its name, and is let alone.
+    """
     name, what, *_ = file.name.split(".")
-    for old in file.parent.glob(f"{name}.{what}.*.json"):
-        old.unlink(missing_ok=True)
     part = file.with_suffix(f".{os.getpid()}.part")
     part.write_text(json.dumps(value), encoding="utf-8")
     os.replace(part, file)
+    kept.prune_files(file, f"{name}.{what}")

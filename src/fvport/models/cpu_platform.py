@@ -16,18 +16,23 @@ from __future__ import annotations
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 VARIABLE = "FVPORT_DEVICE"  # "cpu": adapt; anything else: leave FastVideo as it is
+SEEN_VARIABLE = "FVPORT_SEEN"  # a folder: each process that imports FastVideo notes there from where
+END_VARIABLE = "FVPORT_END_WITH_PARENT"  # set: the process gets SIGTERM when the one that started it is gone
 ADAPTED = (
     "attention backend of CpuPlatform is torch SDPA",
     "get_local_torch_device answers cpu",
     "autocast of device cuda is autocast of device cpu",
 )
+PR_SET_PDEATHSIG = 1
 SDPA = "fastvideo.attention.backends.sdpa.SDPABackend"
 
 
@@ -45,8 +50,41 @@ def install() -> None:
 
 
 def install_from_environment() -> None:
-    if os.environ.get(VARIABLE) == "cpu" and "fastvideo" not in sys.modules:
+    if os.environ.get(END_VARIABLE):
+        end_with_parent()
+    if "fastvideo" in sys.modules:
+        return
+    if os.environ.get(VARIABLE) == "cpu":
         install()
+    if os.environ.get(SEEN_VARIABLE):
+        sys.meta_path.insert(0, _Noted(os.environ[SEEN_VARIABLE]))
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have the kernel send `number` to this process when its parent ends, however that ends (Linux; else nothing)."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    except (OSError, AttributeError, ImportError, TypeError):
+        pass
+
+
+class _Noted(importlib.abc.MetaPathFinder):
+    """Notes the file that `fastvideo` is found at, with whatever finder comes after this one."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+        if name != "fastvideo":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            with open(os.path.join(self.folder, f"{os.getpid()}.txt"), "w", encoding="utf-8") as stream:
+                stream.write(spec.origin)
+        return spec
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import FvportError
+from fvport.models import cpu_platform
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ def run(function: Callable[[], Any], *, name: str, log: Path, timeout: float) ->
     sys.stdout.flush()
     sys.stderr.flush()
     started = time.monotonic()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
-        _child(function, log, answer)
+        _child(function, log, answer, parent)
     try:
         status, peak, timed_out = _wait(pid, started + timeout)
     except BaseException:  # Ctrl-C: leave no child behind
@@ -64,6 +66,15 @@ def run(function: Callable[[], Any], *, name: str, log: Path, timeout: float) ->
     finally:
         answer.unlink(missing_ok=True)
     return Outcome(data["status"], data.get("value"), data.get("message", ""), data.get("todo", ""), **common)
+
+
+def interrupt_on_sigterm() -> None:
+    """SIGTERM ends this process as Ctrl-C does: with its `finally` blocks, and with its children."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def signal_words(number: int) -> str:
@@ -96,11 +107,15 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[:600]}{at}"
 
 
-def _child(function: Callable[[], Any], log: Path, answer: Path) -> None:
+def _child(function: Callable[[], Any], log: Path, answer: Path, parent: int) -> None:
     code = 1
     try:
         os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        cpu_platform.end_with_parent(signal.SIGKILL)  # a session of its own: no terminal and no group ends it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        if os.getppid() != parent:  # it went between the fork and the line above
+            os._exit(code)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)

@@ -377,9 +377,10 @@ def main(argv: list[str]) -> int:
     from fvport import fastvideo_api, spec
     from fvport.models import forked
 
+    forked.interrupt_on_sigterm()
     file, out, device, *words = argv
     port = spec.parse(Path(file))
-    fastvideo_api.boot(port.root, device, distributed=False)
+    fastvideo_api.boot(port.root, device, distributed=False, backend=port.fastvideo.attention_backend)
     answers = {}
     for word in words:
         what, _, name = word.partition(":")

@@ -16,6 +16,7 @@ told from what it inherited. FastVideo is not edited: scheduler, modules and VAE
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -24,23 +25,27 @@ from pathlib import Path
 from typing import Any
 
 PRECISIONS = ("dit_precision", "vae_precision", "vae_decode_precision", "text_encoder_precisions")
+PLAIN = (str, int, float, bool, type(None))
 REQUEST = "capture.json"  # lies in the output folder of a call that is to be watched: {"force": file or ""}
 NOT_DENOISERS = ("vae", "encoder", "tokenizer", "scheduler", "processor", "vocoder", "upsampler", "conditioner")
 
 
-def watch_all(base: type) -> None:
-    """Watch every pipeline that is built from now on, also one whose class has a `forward` of its own."""
+def watch_all(base: type, root: str = "") -> None:
+    """Watch every pipeline that is built from now on, also one whose class has a `forward` of its own.
+
+    `root`: the workspace that FastVideo should come from; what this process really has is written with each record.
+    """
     original = base.__init__  # type: ignore[misc]
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        watch(type(self))
+        watch(type(self), root)
         original(self, *args, **kwargs)
 
     base.__init__ = __init__  # type: ignore[misc]
 
 
-def watch(pipeline_class: type) -> None:
+def watch(pipeline_class: type, root: str = "") -> None:
     """Make a pipeline class look for a capture request beside its output. Idempotent."""
     original = pipeline_class.forward  # type: ignore[attr-defined]
     if getattr(original, "fvport_watched", False):
@@ -58,7 +63,7 @@ def watch(pipeline_class: type) -> None:
             result = original(self, batch, fastvideo_args)
         finally:
             recorder.detach()
-        recorder.write(folder, result, fastvideo_args)
+        recorder.write(folder, result, fastvideo_args, root)
         return result
 
     forward.fvport_watched = True  # type: ignore[attr-defined]
@@ -174,19 +179,21 @@ class Recorder:
     def _keep(self, name: str, value: Any) -> None:
         self.tensors[name] = value.detach().to("cpu", copy=True).contiguous()
 
-    def write(self, folder: Path, batch: Any, fastvideo_args: Any) -> None:
+    def write(self, folder: Path, batch: Any, fastvideo_args: Any, root: str = "") -> None:
         from safetensors.torch import save_file
+
+        from fvport import fastvideo_api
 
         if batch.output is not None and batch.output.ndim == 5:
             self._keep("frames", batch.output.permute(0, 2, 3, 4, 1))
         part = folder / "steps.part"
         save_file(self.tensors, part)
         part.replace(folder / "steps.safetensors")
-        (folder / "steps.json").write_text(json.dumps(self._info(batch, fastvideo_args), indent=1, default=str) + "\n")
+        info = self._info(batch, fastvideo_args) | {"environment": fastvideo_api.seen(root or ".")}
+        (folder / "steps.json").write_text(json.dumps(info, indent=1, default=str) + "\n")
 
     def _info(self, batch: Any, fastvideo_args: Any) -> dict[str, Any]:
         config = fastvideo_args.pipeline_config
-        names = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale")
         return {
             "pipeline": type(self.pipeline).__name__,
             "pipeline_file": inspect.getfile(type(self.pipeline)),
@@ -196,10 +203,22 @@ class Recorder:
             "stages": [type(stage).__name__ for stage in self.pipeline.stages],
             "steps": self.step,
             "evaluations": self.rows,
-            "arguments": {name: getattr(batch, name, None) for name in names},
+            "arguments": {name: getattr(batch, name) for name in _told(batch)},
             "seed": batch.seed,
             "precision": {key: getattr(config, key, None) for key in PRECISIONS},
         }
+
+
+def _told(batch: Any) -> list[str]:
+    """Names of what a batch holds as plain values: what the pipeline was told, or made of it by defaults of its own."""
+    names = (
+        [field.name for field in dataclasses.fields(batch)] if dataclasses.is_dataclass(batch) else list(vars(batch))
+    )
+
+    def plain(value: Any) -> bool:
+        return isinstance(value, PLAIN) or (isinstance(value, list | tuple) and all(plain(v) for v in value))
+
+    return [name for name in names if plain(getattr(batch, name, None)) and name != "seed"]
 
 
 def _schedulers(pipeline: Any) -> list[Any]:

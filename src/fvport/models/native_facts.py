@@ -20,6 +20,7 @@ from fvport.errors import BlockedError, FvportError
 from fvport.spec import Port
 
 Json = dict[str, Any]
+HUB = "hub id"
 STEPS = (1, 2, 7, 20, 50)
 PROMPTS = {
     "empty": [""],
@@ -35,7 +36,7 @@ def questions(port: Port) -> Json:
     parts = port.components.items()
     paths = {"load tree": str(port.load_tree), "official folder": str(port.official_weights)}
     if hub := hub_id(port):
-        paths["hub id"] = hub
+        paths[HUB] = hub
     return {
         "schedulers": [name for name, c in parts if c.kind == "scheduler"],
         "encoders": [name for name, c in parts if c.kind == "text_encoder" and c.tokenizer and c.mode != "passthrough"],
@@ -58,7 +59,7 @@ def facts(port: Port, device: str = "auto") -> Json:
     """
     from fvport import evidence as ev
     from fvport import fastvideo_api
-    from fvport.models import ask
+    from fvport.models import ask, kept
 
     fastvideo_api.check_workspace(port.root)
     if not (port.load_tree / "model_index.json").is_file():
@@ -69,16 +70,17 @@ def facts(port: Port, device: str = "auto") -> Json:
     sizes = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in tree if f.is_file() and f.suffix != ".json"]
     whole = [ask._common_digest(port, device), asked, texts, sizes, ev.digest(port, "port:components")]
     key = ev.blake3(ev.canonical(whole)).partition(":")[2][:32]
-    kept = port.state / "cache" / "native" / f"facts.{key}.json"
-    if kept.is_file():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    answer = _child(port, asked, device)
-    if not answer["errors"]:
-        for old in kept.parent.glob("facts.*.json"):
-            old.unlink(missing_ok=True)
-        part = kept.with_suffix(".part")
-        part.write_text(json.dumps(answer), encoding="utf-8")
-        os.replace(part, kept)
+    file = port.state / "cache" / "native" / f"facts.{key}.json"
+    with kept.alone(file):
+        old = ask._read(file)
+        if old is not None:
+            return old
+        answer = _child(port, asked, device)
+        if not answer["errors"]:
+            part = file.with_suffix(f".{os.getpid()}.part")
+            part.write_text(json.dumps(answer), encoding="utf-8")
+            os.replace(part, file)
+            kept.prune_files(file, "facts")
     return answer
 
 
@@ -88,11 +90,10 @@ def _child(port: Port, asked: Json, device: str) -> Json:
 
     folder = port.state / "cache" / "native"
     folder.mkdir(parents=True, exist_ok=True)
-    job, out = folder / f"facts.{os.getpid()}.job.json", folder / f"facts.{os.getpid()}.json"
-    log = folder / f"facts.{os.getpid()}.log"
+    job, out, log = (folder / f"asked.{os.getpid()}.{kind}" for kind in ("job", "answer", "log"))
     job.write_text(json.dumps(asked), encoding="utf-8")
     command = [sys.executable, "-m", "fvport.models.native_facts", str(port.file), str(job), str(out), device]
-    env = fastvideo_api.child_environment(port.root, device)
+    env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     env["HF_HUB_OFFLINE"] = "1"  # what FastVideo resolves must not depend on the network
     try:
         with log.open("wb") as stream:
@@ -115,7 +116,7 @@ def main(argv: list[str]) -> int:
     file, job, out, device = argv
     port = spec.parse(Path(file))
     asked = json.loads(Path(job).read_text(encoding="utf-8"))
-    fastvideo_api.boot(port.root, device, distributed=False)
+    fastvideo_api.boot(port.root, device, distributed=False, backend=port.fastvideo.attention_backend)
     answer: Json = {"errors": {}}
     parts: dict[str, Callable[[Port, Json], Any]] = {
         "resolutions": resolutions,
@@ -131,7 +132,7 @@ def main(argv: list[str]) -> int:
         except Exception as error:  # noqa: BLE001 - FastVideo may raise anything; the check says it in one sentence
             answer[name] = {}
             answer["errors"][name] = words(error)
-    part_file = Path(out).with_suffix(".part")
+    part_file = Path(f"{out}.part")
     part_file.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(part_file, out)
     return 0
@@ -150,11 +151,13 @@ def resolutions(port: Port, asked: Json) -> Json:
     """{label: {"config", "pipeline", "family", "preset"} or {"error"}} for each path, as FastVideo resolves it."""
     from fastvideo import registry
 
-    index = json.loads((port.load_tree / "model_index.json").read_text(encoding="utf-8"))
+    file = port.official_weights / "model_index.json"
+    index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     found = {}
     for label, path in asked["paths"].items():
-        kept = registry.maybe_download_model_index
-        registry.maybe_download_model_index = lambda *args, **kwargs: dict(index)  # a hub id, without the network
+        real = registry.maybe_download_model_index
+        if label == HUB and index is not None:  # the release's own index, without the network; a folder has its own
+            registry.maybe_download_model_index = lambda *args, **kwargs: dict(index)
         try:
             info = registry.get_model_info(path)
             preset, family = registry.get_preset_selection(path)
@@ -163,7 +166,7 @@ def resolutions(port: Port, asked: Json) -> Json:
         except Exception as error:  # noqa: BLE001 - said per path
             found[label] = {"path": path, "error": words(error)}
         finally:
-            registry.maybe_download_model_index = kept
+            registry.maybe_download_model_index = real
     return found
 
 

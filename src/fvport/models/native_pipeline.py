@@ -40,8 +40,11 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "capture.json").write_text(json.dumps({"force": call.get("force", "")}) + "\n")
     job = out / "job.json"
-    job.write_text(json.dumps({"model": str(port.load_tree), "calls": calls, "precision": precision, "out": str(out)}))
-    env = fastvideo_api.child_environment(port.root, device) | {VARIABLE: "1"}
+    encoders = sum(bool(c.config) for c in port.components.values() if c.kind == "text_encoder")
+    what = {"model": str(port.load_tree), "calls": calls, "precision": precision, "text_encoders": encoders}
+    job.write_text(json.dumps(what | {"out": str(out)}))
+    env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
+    env |= {VARIABLE: str(port.root.resolve())}
     command = [sys.executable, "-m", "fvport.models.native_pipeline", str(job)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
@@ -58,7 +61,7 @@ def run(
     if missing and not code:
         raise FvportError(f"no pipeline was seen to generate {missing[0]}", where="pipeline", todo=f"See {log}")
     if code:
-        raise FvportError(f"VideoGenerator failed: {last_words(out / 'log.txt')}", where="pipeline", todo=f"See {log}")
+        raise FvportError(f"VideoGenerator failed: {last_words(log)}", where="pipeline", todo=f"See {log}")
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -74,8 +77,12 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def last_words(log: Path) -> str:
-    """The last line of a log that names an error, else its last line."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    """The last line of a log that names an error, else its last line. A log that is not there said nothing."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
     causes = [line for line in errors if "Forward execution thread failed" not in line]
     return ((causes or errors or lines or ["it said nothing"])[-1])[:400]
@@ -83,20 +90,24 @@ def last_words(log: Path) -> str:
 
 def _install() -> None:
     from fvport import fastvideo_api
-    from fvport.models import native_capture
+    from fvport.models import cpu_platform, native_capture
 
-    native_capture.watch_all(fastvideo_api.pipeline_base())
+    cpu_platform.end_with_parent(signal.SIGKILL)  # FastVideo's worker as well: it imports this module again
+    fastvideo_api.apply_settings()  # the worker computes, not the process that starts it
+    native_capture.watch_all(fastvideo_api.pipeline_base(), os.environ[VARIABLE])
 
 
 def _main(job_file: str) -> None:
     from fvport import fastvideo_api
+    from fvport.models import forked
 
-    fastvideo_api.apply_settings()
+    forked.interrupt_on_sigterm()
     job = json.loads(Path(job_file).read_text())
     settings: dict[str, Any] = {"num_gpus": 1, "dit_layerwise_offload": False, **dict.fromkeys(OFF, False)}
     if job["precision"]:
         settings |= {"dit_precision": job["precision"], "vae_precision": job["precision"]}
         settings |= {"vae_decode_precision": job["precision"]}
+        settings |= {"text_encoder_precisions": (job["precision"],) * job["text_encoders"]}
     generator = fastvideo_api.video_generator().from_pretrained(job["model"], **settings)
     try:
         for call in job["calls"]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.abc
+import importlib.util
 import inspect
 import json
 import os
@@ -35,6 +36,8 @@ def main(argv: list[str]) -> int:
     job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     sys.path[:0] = job.get("import_roots", [])
     answer: Json = {"errors": {}}
+    job["errors"] = answer["errors"]
+    end_with_parent()
     parts: dict[str, Callable[[Json], Any]] = {
         "defaults": defaults,
         "signature": signature,
@@ -46,31 +49,84 @@ def main(argv: list[str]) -> int:
             answer[name] = part(job)
         except Exception as error:  # noqa: BLE001 - any library may raise anything; the check says it in one sentence
             answer[name] = {}
-            answer["errors"][name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            answer["errors"][name] = words(error)
     part_file = Path(argv[1]).with_suffix(".part")
     part_file.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(part_file, argv[1])
     return 0
 
 
-def load(name: str) -> Any:
+def end_with_parent() -> None:
+    """SIGKILL when the process that asked is gone (Linux)."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+    except (OSError, AttributeError):
+        pass
+
+
+def words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def load(name: str, job: Json | None = None) -> Any:
+    """`module:attribute`; module "oracle" is the port's oracle.py."""
     module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return getattr(oracle(job or {}) if module == "oracle" else importlib.import_module(module), attribute)
+
+
+def oracle(job: Json) -> Any:
+    """The port's oracle.py, by its path, once."""
+    if "_fvport_oracle" not in sys.modules:
+        spec = importlib.util.spec_from_file_location("_fvport_oracle", job.get("oracle", ""))
+        if spec is None or spec.loader is None:
+            raise ImportError("there is no oracle.py to ask")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["_fvport_oracle"] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules["_fvport_oracle"]
+            raise
+    return sys.modules["_fvport_oracle"]
+
+
+def official_class(c: Json, job: Json) -> Any:
+    """The class that a component names; of a function of oracle.py, the class of what it builds."""
+    found = load(c["official"], job)
+    if inspect.isclass(found):
+        return found
+    import torch
+
+    return type(found(c["folder"], torch.float32))
+
+
+def of_each(job: Json, kind: str, answer: Callable[[Json], Any]) -> Json:
+    """An answer for each component of a kind; what one component raises is that component's error and no other's."""
+    found = {}
+    for c in job[kind]:
+        try:
+            found[c["name"]] = answer(c)
+        except Exception as error:  # noqa: BLE001 - any library may raise anything; the check says it in one sentence
+            job["errors"][c["name"]] = words(error)
+    return found
 
 
 def defaults(job: Json) -> Json:
     """{component: {field: default}} of the class's constructor, or of its configuration class in transformers."""
-    found = {}
-    for c in job["components"]:
-        cls = load(c["official"])
+
+    def of(c: Json) -> Json:
+        cls = official_class(c, job)
         config_class = getattr(cls, "config_class", None)
-        if config_class is not None and c["official"].startswith("transformers"):
+        if config_class is not None and cls.__module__.startswith("transformers"):
             values = config_class().to_dict()
         else:
             parameters = inspect.signature(cls.__init__).parameters.values()
             values = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-        found[c["name"]] = {key: plain(value) for key, value in values.items()}
-    return found
+        return {key: plain(value) for key, value in values.items()}
+
+    return of_each(job, "components", of)
 
 
 def signature(job: Json) -> Json:
@@ -85,22 +141,23 @@ def signature(job: Json) -> Json:
 
 def schedules(job: Json) -> Json:
     """{scheduler: {"config": {...}, "tables": {steps: {"timesteps": [...], "sigmas": [...]}}}}."""
-    found = {}
-    for c in job["schedulers"]:
-        cls = load(c["official"])
+
+    def of(c: Json) -> Json:
+        named = load(c["official"], job)
         tables, config = {}, {}
         for case in job["steps"]:
-            scheduler = cls.from_pretrained(c["folder"])
-            config = {key: plain(value) for key, value in dict(scheduler.config).items()}
+            scheduler = named.from_pretrained(c["folder"]) if inspect.isclass(named) else named(c["folder"], None)
+            config = {key: plain(value) for key, value in dict(getattr(scheduler, "config", {})).items()}
             tables[str(case)] = table(scheduler, case)
-        found[c["name"]] = {"config": config, "tables": tables}
-    return found
+        return {"config": config, "tables": tables}
+
+    return of_each(job, "schedulers", of)
 
 
 def table(scheduler: Any, steps: int) -> Json:
     """One schedule as lists of numbers. A scheduler that shifts by resolution gets the same `mu` on both sides."""
     kwargs = {}
-    if getattr(scheduler.config, "use_dynamic_shifting", False):
+    if getattr(getattr(scheduler, "config", None), "use_dynamic_shifting", False):
         kwargs["mu"] = 0.83
     scheduler.set_timesteps(steps, **kwargs)
     sigmas = getattr(scheduler, "sigmas", None)
@@ -147,8 +204,25 @@ class _Output:
 
 def tokens(job: Json) -> Json:
     """{encoder: {case: {"ids": [...], "mask": [...]}}} as the official pipeline tokenizes each case of prompts."""
-    if not job["pipeline"] or not job["encoders"]:
-        return {}
+    own = of_each(
+        {**job, "encoders": [c for c in job["encoders"] if job.get("oracle") and own_tokens(c, job)]},
+        "encoders",
+        lambda c: {case: own_tokens(c, job)(c["tokenizer"], prompts) for case, prompts in job["prompts"].items()},
+    )
+    if not job["pipeline"] or len(own) == len(job["encoders"]):
+        return own
+    return {**seen_tokens(job), **own}
+
+
+def own_tokens(c: Json, job: Json) -> Any:
+    """`tokens_<encoder>(tokenizer folder, prompts) -> {"ids", "mask"}` of oracle.py, for a pipeline without
+    `encode_prompt`; None where it has none.
+    """
+    return getattr(oracle(job), f"tokens_{c['name']}", None)
+
+
+def seen_tokens(job: Json) -> Json:
+    """Ids and masks as `encode_prompt` of the official pipeline hands them to a stand-in for each encoder."""
     import torch
     from transformers import AutoTokenizer
 

@@ -2,14 +2,15 @@
 """The comparison must go red on a stock fault before its green counts: the self test of every parity run.
 
 Two kinds, each put in and taken out again: a fault in an output (one element off by a thousandth of its rms: the
-comparison itself), and faults in native weights (two tensors of one shape swapped, one row scaled by one percent: the
-whole way from the native class to the verdict). A test whose `call` does not use the native class sees no weight fault
-and is red.
+comparison itself), and faults in the native object, the whole way from the native class to the verdict: two weights of
+one shape swapped, one row scaled by one percent; in a scheduler, which has no weights, its schedule and its step one
+percent off. A test whose `call` does not use the native object sees none of these and is red.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,6 +32,12 @@ def self_test(
     if _parameters(module):
         for kind in (_swap, _row):
             tried += _weight_faults(kind, component, module, official, outputs, rerun)
+    elif faults := [kind for kind in (_schedule, _step) if kind(module, 0) is not None]:
+        for kind in faults:
+            tried += _weight_faults(kind, component, module, official, outputs, rerun)
+    else:
+        what = f"no fault can be planted in {type(module).__name__}: it has no weights, no set_timesteps and no step"
+        tried.append({"kind": "native", "fault": what, "red": False, "changed": False})
     kinds = list(dict.fromkeys(fault["kind"] for fault in tried))
     unseen = [kind for kind in kinds if not any(fault["red"] for fault in tried if fault["kind"] == kind)]
     missed = [fault["fault"] for fault in tried if fault["kind"] in unseen]
@@ -160,6 +167,65 @@ def _row(module: Any, attempt: int) -> tuple[str, Any] | None:
     row = wrong.shape[0] // 2
     wrong[row] = wrong[row] * 1.01 + 0.01
     return f"row {row} of {name} scaled by 1.01", _values([(parameter, wrong)])
+
+
+def _schedule(module: Any, attempt: int) -> tuple[str, Any] | None:
+    """A native scheduler whose tables are one percent off once they are set."""
+
+    def wrong(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        for name, table in vars(module).items():
+            if name.strip("_") in ("sigmas", "timesteps") and hasattr(table, "dtype"):
+                setattr(module, name, (table * 1.01 + 0.01).astype(table.dtype) if _numpy(table) else _off(table))
+        return result
+
+    return _method(module, "set_timesteps", wrong, attempt, "the schedule of the native scheduler 1 % off")
+
+
+def _numpy(table: Any) -> bool:
+    return hasattr(table, "astype")
+
+
+def _off(table: Any) -> Any:
+    return table * 1.01 + 0.01 if table.is_floating_point() else table + 1
+
+
+def _step(module: Any, attempt: int) -> tuple[str, Any] | None:
+    """A native scheduler whose step moves one percent too far."""
+    import torch
+
+    def further(value: Any) -> Any:
+        return value * 1.01 + 0.01 if torch.is_tensor(value) and value.is_floating_point() else value
+
+    def wrong(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if isinstance(result, tuple):
+            return (further(result[0]), *result[1:])
+        if hasattr(result, "prev_sample"):
+            result.prev_sample = further(result.prev_sample)
+            return result
+        return further(result)
+
+    return _method(module, "step", wrong, attempt, "the result of the native scheduler's step 1 % off")
+
+
+def _method(module: Any, name: str, wrong: Any, attempt: int, words: str) -> tuple[str, Any] | None:
+    """A method of this one object replaced: a `call` that builds a scheduler of its own never meets it."""
+    original = getattr(module, name, None)
+    if attempt or not callable(original):
+        return None
+    return words, _replaced(module, name, functools.wraps(original)(functools.partial(wrong, original)))
+
+
+@contextlib.contextmanager
+def _replaced(module: Any, name: str, method: Any) -> Iterator[None]:
+    kept = dict(vars(module))
+    setattr(module, name, method)
+    try:
+        yield
+    finally:
+        vars(module).clear()
+        vars(module).update(kept)
 
 
 @contextlib.contextmanager

@@ -18,14 +18,13 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError
-from fvport.models import native_capture, native_pipeline
+from fvport.models import kept, native_pipeline
 from fvport.parity import oracle, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 OTHER_NEGATIVE = "overexposed, dull"
-WATCHERS = (native_pipeline, native_capture, oracle)  # what of fvport a generation depends on
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
@@ -116,6 +115,7 @@ def inputs(port: Port) -> list[str]:
     folder, tree = port.folder.relative_to(port.root), port.load_tree.relative_to(port.root)
     names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
     names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in PACKAGES)]
+    names += oracle.code_inputs(port)
     for name, component in port.components.items():
         if component.kind in ("tokenizer", "processor"):
             names.append(f"weights:{name}")
@@ -141,6 +141,7 @@ def official(port: Port, device: str) -> Path:
         "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
         "weights": listing(port.official_weights),
         "lock": ev.digests(port, [f"weights:{name}" for name in port.components]),
+        "code": oracle.code(port),
     }
 
     def make(part: Path) -> None:
@@ -157,6 +158,7 @@ def native(port: Port, device: str) -> Path:
     wanted = [call.native(rate) for call in todo]
     wanted.append(todo[0].native(rate, ".forced", str(forced / todo[0].name / "steps.safetensors")))
     environment = {k: v for k, v in os.environ.items() if k.startswith("FASTVIDEO_")}
+    environment[fastvideo_api.BACKEND_VARIABLE] = port.fastvideo.attention_backend
     key = {
         "tree": ev.digest(port, "tree:fastvideo"),
         "weights": listing(port.load_tree),
@@ -165,6 +167,13 @@ def native(port: Port, device: str) -> Path:
     }
     log = port.state / "logs" / "generation.log"
     return _kept(port, "native", device, key, lambda part: native_pipeline.run(port, wanted, part, log, device))
+
+
+def environment(native: Path) -> dict[str, Any]:
+    """What the processes that generated really had; refuses a FastVideo from outside the workspace."""
+    files = sorted(native.glob("*/steps.json"))
+    answers = [json.loads(file.read_text(encoding="utf-8")).get("environment", {}) for file in files]
+    return fastvideo_api.agree(answers, "generation")
 
 
 def read(folder: Path) -> walk.Capture | None:
@@ -199,22 +208,21 @@ def listing(folder: Path) -> list[list[Any]]:
 
 def _kept(port: Port, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
     """The folder of this key, made where there is none; a half-made one never gets the name."""
-    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES if name != "fvport"])
-    packages["fvport"] = ev.blake3(b"".join(Path(str(module.__file__)).read_bytes() for module in WATCHERS))
+    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES])
     place = [device, fastvideo_api.device_of(port.root, device)["name"]]
     digest = ev.blake3(ev.canonical({**key, "packages": packages, "device": place})).partition(":")[2][:24]
     folder = port.state / "cache" / "generation" / f"{side}.{digest}"
-    if folder.is_dir():
-        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = folder.with_name(f".{side}.part.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
-    try:
-        make(part)
-        for old in folder.parent.glob(f"{side}.*"):
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(part, folder)
-    finally:
+    with kept.alone(folder):
+        if kept.hold(folder):
+            return folder
+        part = folder.with_name(f".{side}.part.{os.getpid()}")
         shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            make(part)
+            kept.settle(part, folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        kept.prune_folders(folder, side)
     return folder

@@ -21,11 +21,13 @@ from fvport.spec import Port
 
 
 def main(argv: list[str]) -> int:
+    forked.interrupt_on_sigterm()
     file, out, device, limit, *names = argv
     port = spec.parse(Path(file))
     print("parity: importing FastVideo ...", flush=True)
-    runtime = fastvideo_api.boot(port.root, device, distributed=False)
+    runtime = fastvideo_api.boot(port.root, device, distributed=False, backend=port.fastvideo.attention_backend)
     answers: dict[str, Any] = {"": {"environment": fastvideo_api.environment(port.root)}}
+    fastvideo_api.agree([answers[""]["environment"]], "parity")
     answers[""]["device"] = {"kind": runtime.device, "name": runtime.device_name}
     for name in names:
         print(f"parity: {name} ...", flush=True)

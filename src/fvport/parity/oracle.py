@@ -24,6 +24,7 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError, FvportError
+from fvport.models import kept
 from fvport.models.forked import signal_words, tail
 from fvport.parity import compare, tree
 from fvport.spec import Component, Port
@@ -70,8 +71,15 @@ def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fr
     folder = official_folder(port, component)
     device = fastvideo_api.resolve_device(device)
     place = port.state / "cache" / "oracle" / f"{name}.{key(port, component, device, seed)}"
-    if place.is_dir() and not fresh:
-        return _read(name, place, cached=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with kept.alone(place):
+        if kept.hold(place) and not fresh:
+            return _read(name, place, cached=True)
+        _make(port, name, folder, device, seed, place)
+    return _read(name, place, cached=False)
+
+
+def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Path) -> None:
     config = _config(folder)
     job = {
         "what": "component",
@@ -81,18 +89,15 @@ def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fr
         "seed": seed,
         "device": device,
     }
-    place.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=place.parent))
     try:
         _run(port, job, part, name)
-        if place.exists():
+        if place.exists():  # a fresh one was asked for
             shutil.rmtree(place)
-        for old in place.parent.glob(f"{name}.*"):
-            shutil.rmtree(old, ignore_errors=True)
-        os.replace(part, place)  # a half-written result never gets the name
+        kept.settle(part, place)  # a half-written result never gets the name
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return _read(name, place, cached=False)
+    kept.prune_folders(place, name)
 
 
 def call(port: Port, function: str, arguments: list[Any], *, timeout: float = TIME_LIMIT) -> Any:
@@ -124,12 +129,36 @@ def key(port: Port, component: Component, device: str, seed: int) -> str:
         "files": files,
         "texts": texts,
         "packages": ev.digests(port, [f"package:{name}" for name in PACKAGES]),
+        "code": code(port),
         "runner": [ev.blake3(RUNNER.read_bytes()), ev.blake3(RUNNER.with_name("tree.py").read_bytes())],
         "python": [sys.version, _python(port)],
         "device": [device, fastvideo_api.device_of(port.root, device)["name"]],
         "seed": seed,
     }
     return ev.blake3(ev.canonical(whole)).partition(":")[2][:32]
+
+
+def roots(port: Port) -> list[Path]:
+    """Folders beside oracle.py that the official side may import from: the clone, and what lies with the port."""
+    named = [port.root / port.official.import_root] if port.official.import_root else []
+    return [*named, port.root / "reference", port.folder / "official"]
+
+
+def code_inputs(port: Port) -> list[str]:
+    """The official side's own code and environment, as names of a record's inputs."""
+    named = port.official.import_root
+    trees = [root for root in roots(port) if root.is_dir() or (named and root == port.root / named)]
+    names = [f"tree:{os.path.relpath(root, port.root)}" for root in trees]
+    return [*names, f"file:{port.official.requirements}"] if port.official.requirements else names
+
+
+def code(port: Port) -> dict[str, Any]:
+    """Digests of `code_inputs`, and what the oracle's own environment really holds where it has one."""
+    found: dict[str, Any] = dict(ev.digests(port, code_inputs(port)))
+    if port.official.requirements:
+        site = (port.state / "oracle-env").glob("lib/python*/site-packages/*.dist-info")
+        found["installed"] = sorted(path.name.removesuffix(".dist-info") for path in site)
+    return found
 
 
 def _stat(file: Path) -> tuple[int, int]:
@@ -160,11 +189,11 @@ def _python(port: Port) -> str:
 
 
 def _run(port: Port, job: dict[str, Any], out: Path, name: str, timeout: float = TIME_LIMIT) -> dict[str, Any]:
-    source = [str(port.root / "reference"), str(port.folder / "official")]
     import_root = port.official.import_root
     allowed = [str((port.root / import_root).resolve())] if import_root else []
     job = {**job, "oracle": str((port.folder / "oracle.py").resolve()), "root": str(port.root.resolve())}
-    job |= {"out": str(out.resolve()), "allowed": [*allowed, *source], "import_path": allowed}
+    readable = [*allowed, *(str(root) for root in roots(port)[-2:])]
+    job |= {"out": str(out.resolve()), "allowed": readable, "import_path": allowed}
     file, log = out / "job.json", out / "log.txt"
     file.write_text(json.dumps(job), encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FASTVIDEO_", "FVPORT_"))}

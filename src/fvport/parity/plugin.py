@@ -37,7 +37,7 @@ class Parity:
         self.count += 1
         try:
             port = spec.load(_root(self.path))
-            fastvideo_api.boot(port.root)
+            fastvideo_api.boot(port.root, backend=port.fastvideo.attention_backend)
             done = session.compare_component(port, name, call)
         except FvportError as error:
             blocked = error.exit_code == 3
