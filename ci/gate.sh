@@ -6,6 +6,8 @@
 #
 # FVPORT_PORT  folder of the port (default: the current one)
 # FVPORT_OUT   folder that receives evidence, report, and one nox report a session (default: they stay in the port)
+# FVPORT_SLUG  the port, where the tree holds several
+# FVPORT_LOCKED  yes: prep is red where the weights are not those of the port.lock.json that was here before (CI says so)
 # FVPORT_ENV   environment with fvport and nox (default: the image's, else the port's noxfile builds its own)
 # Exit: 0 pass, 1 a check failed, 2 used wrongly, 3 blocked: not run, skipped, or without a fresh record.
 set -uo pipefail
@@ -16,7 +18,7 @@ wrong() { say "$*"; exit 2; }
 sessions=()
 while (($#)) && [[ $1 != -- ]]; do
   case $1 in
-    -h | --help) sed -n '4,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+    -h | --help) sed -n '4,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     -*) wrong "unknown option $1; arguments for the sessions go after --" ;;
   esac
   sessions+=("$1"); shift
@@ -37,18 +39,30 @@ trap '[[ -n ${running:-} ]] && kill -TERM "$running" 2>/dev/null' TERM INT
 field() { # field FILE KEY...: a value of a JSON file, or nothing
   python3 -c 'import functools, json, sys
 try: print(functools.reduce(lambda d, k: d[int(k) if k.isdigit() else k], sys.argv[2:], json.load(open(sys.argv[1]))))
-except (OSError, ValueError, LookupError): pass' "$@"
+except (OSError, ValueError, LookupError, TypeError): pass' "$@"
 }
 
 fresh_record() { # the record that this run of a check left, not an older one
-  find "$port/.fvport/evidence" -mindepth 2 -maxdepth 2 -name "$1.json" -newer "$scratch/start" 2>/dev/null | head -n 1
+  find "$port/.fvport/evidence" -mindepth 2 -maxdepth 2 -path "*/${FVPORT_SLUG:-*}/$1.json" \
+    -newer "$scratch/start" 2>/dev/null | head -n 1
+}
+
+locked() { # what port.lock.json says of the weights, or nothing (FVPORT_SLUG may be unset: then of the only port)
+  local file
+  for file in "$port"/tests/local_tests/${FVPORT_SLUG:-*}/port.lock.json; do field "$file" components; done
 }
 
 judge() { # judge SESSION NOX_CODE: nox knows only red and green; the record knows blocked
   local record verdict
   [[ $(field "$scratch/$1.json" sessions 0 result) == skipped ]] && { say "$1 was skipped, and a skip is no pass"; return 3; }
   case $1 in
-    prep | workspace | report) return $(($2 != 0)) ;;
+    prep)
+      (($2)) && return 1
+      [[ -z ${FVPORT_LOCKED:-} ]] && return 0
+      [[ -n $lock && $lock != "{}" ]] || { say "port.lock.json locks no weights: run nox -s prep and commit it"; return 3; }
+      [[ $(locked) == "$lock" ]] || { say "the weights here are not those of port.lock.json"; return 1; }
+      return 0 ;;
+    workspace | report) return $(($2 != 0)) ;;
     gate)
       (($2)) || return 0
       (cd "$port" && fvport gate --json >"$scratch/verdict.json" 2>/dev/null); verdict=$?
@@ -60,6 +74,7 @@ judge() { # judge SESSION NOX_CODE: nox knows only red and green; the record kno
   case $2:$verdict in 0:pass) return 0 ;; *:blocked) return 3 ;; *) return 1 ;; esac
 }
 
+lock=$(locked)
 codes=() red=()
 for session in "${sessions[@]}"; do
   touch "$scratch/start"

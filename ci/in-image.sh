@@ -5,9 +5,12 @@
 # IMAGE          an image that exists (default: built from docker/alignment-gate, once for each text of that folder)
 # DEVICE         cpu or cuda (default: cuda where there is a GPU)
 # NETWORK        the container's network (default: the engine's own; `none` for checks)
-# OUT            folder under the current one that receives the evidence (default: gate-out)
+# OUT            folder that receives the evidence (default: gate-out under RUNNER_TEMP, else .fvport/gate-out)
 # DOCKER         docker or podman
 # FVPORT_READ_ONLY  further folders that the port links to, one a line, mounted at their own path
+# FVPORT_WEIGHTS a folder that holds releases as SLUG/; mounted, and linked as official_weights/SLUG
+# FVPORT_SLUG    the port, where the tree holds several
+# FVPORT_LOCKED  yes: `prep` is red where the weights are not those of the port.lock.json that is here
 # FVPORT_SOURCE  what the built image installs fvport from (default: what the port's noxfile says)
 set -euo pipefail
 
@@ -34,9 +37,23 @@ if [[ -z $image ]]; then
   fi
 fi
 
-mkdir -p "${OUT:-gate-out}"
+out=${OUT:-${RUNNER_TEMP:-.fvport}/gate-out}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
 run_flags+=(--rm --read-only --tmpfs=/tmp "--volume=$PWD:$PWD" "--workdir=$PWD" --env=OMP_NUM_THREADS
-  "--env=FVPORT_PORT=$PWD" "--env=FVPORT_OUT=$PWD/${OUT:-gate-out}")
+  "--env=FVPORT_PORT=$PWD" "--env=FVPORT_OUT=$out" --env=FVPORT_SLUG --env=FVPORT_LOCKED)
+[[ $out/ == "$PWD"/* ]] || run_flags+=("--volume=$out:$out")
+if [[ -n ${FVPORT_WEIGHTS:-} ]]; then
+  weights=$(cd "$FVPORT_WEIGHTS" 2>/dev/null && pwd) || {
+    echo "in-image.sh: FVPORT_WEIGHTS=$FVPORT_WEIGHTS is no folder on this machine" >&2; exit 3; }
+  run_flags+=("--volume=$weights:$weights:ro")
+  for port in tests/local_tests/*/port.toml; do
+    slug=$(basename "$(dirname "$port")")
+    if [[ -d $weights/$slug && ! -e official_weights/$slug ]]; then
+      mkdir -p official_weights; ln -sfn "$weights/$slug" "official_weights/$slug"
+    fi
+  done
+fi
 while IFS= read -r extra; do [[ -n $extra ]] && run_flags+=("--volume=$extra:$extra:ro"); done <<<"${FVPORT_READ_ONLY:-}"
 [[ -n ${NETWORK:-} ]] && run_flags+=("--network=$NETWORK")
 # Files belong to the caller; for root the image's own user stays, who must then be able to write here.

@@ -89,6 +89,43 @@ def test_without_a_source_it_says_what_to_do(port: Path) -> None:
     assert "has no bin/fvport" in done.stderr
 
 
+def second(port: Path) -> None:
+    """Another port on the same tree, whose gate asks for the other device."""
+    folder = port / "tests" / "local_tests" / "other_model"
+    folder.mkdir()
+    text = (folder.parent / "tiny_wan" / "port.toml").read_text()
+    (folder / "port.toml").write_text(re.sub(r'(require_device = )"\w+"', r'\1"cuda"', text))
+
+
+def test_two_ports_on_a_tree_are_chosen_by_name(port: Path) -> None:
+    """With two ports a session runs for the one that FVPORT_SLUG names, and else says which there are."""
+    second(port)
+    done = nox(port, "-s", "keys", FVPORT_SLUG="")
+    assert done.returncode == 1
+    assert "several ports on this tree (other_model, tiny_wan)" in done.stderr
+    assert "FVPORT_SLUG" in done.stderr
+    done = nox(port, "-s", "keys", FVPORT_SLUG="tiny")
+    assert done.returncode == 1
+    assert "FVPORT_SLUG is tiny, which is no port of this tree (other_model, tiny_wan)" in done.stderr
+    assert not (port / "calls").exists()
+    assert nox(port, "-s", "keys", FVPORT_SLUG="tiny_wan").returncode == 0
+    assert "slug=tiny_wan" in (port / "calls").read_text()
+
+
+@pytest.mark.parametrize(("slug", "device"), [("tiny_wan", "cpu"), ("other_model", "cuda")])
+def test_environment_is_of_the_chosen_ports_device(port: Path, slug: str, device: str, tmp_path: Path) -> None:
+    """The lock is the one of the device that the chosen port's gate asks for, not of the first port found."""
+    second(port)
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/uv\n')
+    uv.chmod(0o755)
+    path = f"{uv.parent}{os.pathsep}{os.environ['PATH']}"
+    done = nox(port, "-s", "env", FVPORT_ENV="", FVPORT_SOURCE="somewhere", FVPORT_SLUG=slug, PATH=path)
+    assert done.returncode == 0, done.stderr
+    assert f"gate-{device}.lock" in (tmp_path / "uv").read_text()
+
+
 def test_make_has_the_same_names(port: Path) -> None:
     """Each session is a make target."""
     words = (port / "Makefile").read_text().split("SESSIONS :=")[1].splitlines()[0].split()

@@ -98,6 +98,39 @@ def test_old_record_does_not_count(port: Path) -> None:
     assert gate(port, "0:success:", "keys").returncode == 3
 
 
+def test_another_ports_record_does_not_count(port: Path) -> None:
+    """Where a tree holds several ports, only a record of the chosen one is the session's."""
+    assert gate(port, "0:success:pass", "keys", FVPORT_SLUG="some_model").returncode == 0
+    assert gate(port, "0:success:pass", "keys", FVPORT_SLUG="other").returncode == 3
+
+
+LOCK = '{{"components": {{"vae": {{"files": [{{"name": "a", "blake3": "{0}"}}]}}}}, "versions": {{"torch": "{1}"}}}}'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "locked", "code", "said"),
+    [
+        (LOCK.format("1", "cpu"), LOCK.format("1", "cuda"), "yes", 0, ""),
+        (LOCK.format("1", "cpu"), LOCK.format("2", "cpu"), "yes", 1, "not those of port.lock.json"),
+        ("{}", LOCK.format("1", "cpu"), "yes", 3, "locks no weights"),
+        ("", LOCK.format("1", "cpu"), "yes", 3, "locks no weights"),
+        (LOCK.format("1", "cpu"), LOCK.format("2", "cpu"), "", 0, ""),
+    ],
+    ids=["same", "others", "empty lock", "no lock", "a person may lock others"],
+)
+def test_prep_in_ci_holds_to_the_lock(port: Path, before: str, after: str, locked: str, code: int, said: str) -> None:
+    """With FVPORT_LOCKED, weights that differ from the committed lock are red though prep itself was green."""
+    lock = port / "tests" / "local_tests" / "some_model" / "port.lock.json"
+    lock.parent.mkdir(parents=True)
+    if before:
+        lock.write_text(before)
+    nox = port.parent / "env" / "bin" / "nox"
+    nox.write_text(nox.read_text().replace("sys.exit(", f"open({str(lock)!r}, 'w').write({after!r}); sys.exit("))
+    done = gate(port, "0:success:", "prep", FVPORT_LOCKED=locked)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+
+
 def test_all_sessions_run_and_the_worst_counts(port: Path) -> None:
     """One red session does not keep the next from running; red ones are named at the end."""
     done = gate(port, "1:failed:fail", "prep", "keys", "parity")

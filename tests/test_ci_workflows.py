@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workflows: pinned, without rights they do not need, one gate in two files, and a matrix from port.toml."""
+"""The workflows: pinned, without rights they do not need, one gate in two files, a verdict for every port."""
 
 from __future__ import annotations
 
-import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jinja2
 import pytest
 import yaml
 
-from ci import plan, template_copies
+from ci import template_copies
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / ".github" / "workflows"
@@ -91,6 +92,71 @@ def test_checks_run_without_network_and_leave_evidence() -> None:
     assert steps["evidence"]["with"]["if-no-files-found"] == "error"
 
 
+def test_every_job_is_of_one_port() -> None:
+    """A job says which port it is about, and two ports' evidence has two names."""
+    check = parsed("port")["jobs"]["check"]
+    assert check["env"]["FVPORT_SLUG"] == "${{ matrix.slug }}"
+    assert "${{ matrix.slug }}-${{ matrix.check }}" in check["steps"][-1]["with"]["name"]
+    assert "matrix.slug" in check["name"]
+
+
+def test_history_is_whole_and_nothing_is_put_into_the_tree() -> None:
+    """`boundary` sees the commit before the port, and no folder of the workflow's own among the port's files."""
+    for job in ("check", "verdict"):
+        steps = parsed("port")["jobs"][job]["steps"]
+        checkouts = [step["with"] for step in steps if step.get("uses", "").startswith("actions/checkout@")]
+        assert [checkout["fetch-depth"] for checkout in checkouts] == [0]
+        paths = [step["with"]["path"] for step in steps if "path" in step.get("with", {})]
+        assert paths
+        assert all(path.startswith("${{ runner.temp }}/") for path in paths)
+        assert "OUT" not in parsed("port")["jobs"][job]["env"]  # in-image.sh takes RUNNER_TEMP
+
+
+def test_weights_are_the_committed_locks() -> None:
+    """Every job that may fetch weights holds them to port.lock.json, and the file says what CI needs."""
+    for job in ("check", "verdict"):
+        assert parsed("port")["jobs"][job]["env"]["FVPORT_LOCKED"] == "yes"
+    head = rendered().partition("\nname:")[0]
+    assert all(word in head for word in ("hub", "FVPORT_WEIGHTS", "port.lock.json", "FVPORT_SOURCE", "gated"))
+
+
+STUB = """\
+printf '%s|' "$FVPORT_SLUG" "${NETWORK:-}" "$@" >> "$SAID"; echo >> "$SAID"
+[ "$1" = prep ] || [ "$FVPORT_SLUG" != "$RED" ]
+"""
+
+
+@pytest.mark.parametrize(("red", "code"), [("", 0), ("one", 1), ("two", 1)])
+def test_verdict_asks_the_gate_of_every_port(tmp_path: Path, red: str, code: int) -> None:
+    """The verdict's step judges each port, with the jobs' records and no others, and is red when any is."""
+    step = next(s for s in parsed("port")["jobs"]["verdict"]["steps"] if s.get("name", "").startswith("verdict of"))
+    script = tmp_path / "docker" / "alignment-gate" / "in-image.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text(STUB)
+    for file in ("runner/collected/evidence-one-keys/evidence/one/keys.json", ".fvport/evidence/one/parity.json"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("{}")
+    own = {"SLUGS": "one two", "RUNNER_TEMP": str(tmp_path / "runner"), "SAID": str(tmp_path / "said"), "RED": red}
+    command = ["bash", "-e", "-c", step["run"]]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, check=False)
+    assert done.returncode == code
+    out = tmp_path / "runner" / "gate-out"
+    assert (tmp_path / "said").read_text().splitlines() == [
+        "one||prep|workspace|",
+        "two||prep|workspace|",
+        f"one|none|gate|--|--markdown|{out}/verdict-one.md|",
+        f"two|none|gate|--|--markdown|{out}/verdict-two.md|",
+    ]
+    assert [path.name for path in (tmp_path / ".fvport" / "evidence" / "one").iterdir()] == ["keys.json"]
+
+
+def test_verdict_without_a_plan_is_red(tmp_path: Path) -> None:
+    """No port named is no port judged, which is not green."""
+    step = next(s for s in parsed("port")["jobs"]["verdict"]["steps"] if s.get("name", "").startswith("verdict of"))
+    done = subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env={**os.environ, "SLUGS": ""}, check=False)
+    assert done.returncode != 0
+
+
 def test_fastvideos_contract_is_kept() -> None:
     """FastVideo's own tests forbid naming tests/local_tests in ci-*.yml: our file has another name and does not."""
     assert not Path(template_copies.WORKFLOW).name.startswith("ci-")
@@ -111,59 +177,3 @@ def test_dependabot_waits() -> None:
     """A new version of an action or a base image is not taken in its first week."""
     updates = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())["updates"]
     assert all(update["cooldown"]["default-days"] >= 7 for update in updates)
-
-
-# --- the plan ---------------------------------------------------------------------------------------------------------
-
-
-def port(tmp_path: Path, text: str) -> Path:
-    folder = tmp_path / "tests" / "local_tests" / "some_model"
-    folder.mkdir(parents=True)
-    (folder / "port.toml").write_text(text)
-    return tmp_path
-
-
-def test_plan_has_a_job_a_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The matrix lists the checks of port.toml, each with runner, device and minutes; GPU checks go to the label."""
-    root = port(tmp_path, '[gate]\nchecks = ["keys", "parity"]\nrequire_device = "cuda"\n')
-    assert plan.main(["--root", str(root), "--gpu-label", "h100"]) == 0
-    jobs = json.loads(capsys.readouterr().out.removeprefix("matrix="))["include"]
-    assert [(job["check"], job["runner"], job["device"]) for job in jobs] == [
-        ("keys", "ubuntu-24.04", "cpu"),
-        ("parity", "h100", "cuda"),
-    ]
-    assert all(job["minutes"] > 0 for job in jobs)
-
-
-def test_plan_of_a_cpu_port_needs_no_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A port whose gate opens on a CPU sends nothing to a GPU runner."""
-    root = port(tmp_path, '[gate]\nchecks = ["parity"]\nrequire_device = "cpu"\n')
-    assert plan.main(["--root", str(root)]) == 0
-    assert '"device": "cpu"' in capsys.readouterr().out
-
-
-BAD = {"none": ("", "checks"), "bad": ("[gate", "port.toml"), "empty": ("[gate]\nchecks = []\n", "checks")}
-
-
-@pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
-def test_plan_never_makes_an_empty_matrix(
-    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A port that asks for no check, or cannot be read, is an error, not a gate with nothing to do."""
-    assert plan.main(["--root", str(port(tmp_path, text))]) == 2
-    assert said in capsys.readouterr().err
-
-
-def test_plan_without_a_port_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A tree without port.toml says so."""
-    assert plan.main(["--root", str(tmp_path)]) == 2
-    assert "no port" in capsys.readouterr().err
-
-
-def test_runner_table_names_checks_that_exist() -> None:
-    """A check in ci/runners.toml that fvport does not know is a typing error."""
-    from fvport.spec import CHECKS
-
-    table = plan.read(ROOT / "ci" / "runners.toml")
-    assert set(table["checks"]) <= set(CHECKS)
-    assert set(table["labels"]) == {"cpu", "gpu"}

@@ -192,26 +192,65 @@ def test_base_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert [command[1] for command in seen] == ["image", "import"]
 
 
+def in_image(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """ci/in-image.sh in a folder, with an engine that only says how it was called."""
+    engine = folder.parent / "engine"
+    engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    engine.chmod(0o755)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("FVPORT_", "RUNNER_"))}
+    given = {**clean, "DEVICE": "cpu", **env, "DOCKER": str(engine), "IMAGE": "some:tag"}
+    command = ["bash", str(ROOT / "ci" / "in-image.sh"), *words]
+    return subprocess.run(command, cwd=folder, env=given, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize(
     ("env", "wanted"),
     [
-        ({"DEVICE": "cpu", "NETWORK": "none"}, ["--read-only", "--network=none", "--tmpfs=/tmp", "--rm"]),
-        ({"DEVICE": "cpu", "FVPORT_READ_ONLY": "/a b\n/c"}, ["--volume=/a b:/a b:ro", "--volume=/c:/c:ro"]),
+        ({"NETWORK": "none"}, ["--read-only", "--network=none", "--tmpfs=/tmp", "--rm"]),
+        ({"FVPORT_READ_ONLY": "/a b\n/c"}, ["--volume=/a b:/a b:ro", "--volume=/c:/c:ro"]),
+        ({"FVPORT_SLUG": "some_model", "FVPORT_LOCKED": "yes"}, ["--env=FVPORT_SLUG", "--env=FVPORT_LOCKED"]),
     ],
-    ids=["locked down", "links"],
+    ids=["locked down", "links", "which port"],
 )
-def test_in_image_flags(env: dict[str, str], wanted: list[str], tmp_path: Path) -> None:
+def test_in_image_flags(env: dict[str, str], wanted: list[str], port: Path) -> None:
     """ci/in-image.sh runs an existing image read-only, on the port's own path, with what it was told."""
-    engine = tmp_path / "engine"
-    engine.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    engine.chmod(0o755)
-    given = {**os.environ, **env, "DOCKER": str(engine), "IMAGE": "some:tag"}
-    command = ["bash", str(ROOT / "ci" / "in-image.sh"), "keys", "--", "vae"]
-    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=True)
-    said = done.stdout.splitlines()
+    said = in_image(port, "keys", "--", "vae", **env).stdout.splitlines()
     assert set(wanted) <= set(said)
     assert said[-4:] == ["some:tag", "keys", "--", "vae"]
-    assert f"--volume={tmp_path}:{tmp_path}" in said
+    assert f"--volume={port}:{port}" in said
+
+
+def test_evidence_leaves_no_folder_among_the_ports_files(port: Path, tmp_path: Path) -> None:
+    """Evidence goes to .fvport, on a runner to its temporary folder, which is mounted; or where OUT says."""
+    before = set(port.iterdir())
+    said = in_image(port, "keys").stdout.splitlines()
+    assert f"--env=FVPORT_OUT={port}/.fvport/gate-out" in said
+    runner = tmp_path / "runner"
+    said = in_image(port, "keys", RUNNER_TEMP=str(runner)).stdout.splitlines()
+    assert {f"--env=FVPORT_OUT={runner}/gate-out", f"--volume={runner}/gate-out:{runner}/gate-out"} <= set(said)
+    assert (runner / "gate-out").is_dir()
+    said = in_image(port, "keys", RUNNER_TEMP=str(runner), OUT=".fvport/here").stdout.splitlines()
+    assert f"--env=FVPORT_OUT={port}/.fvport/here" in said
+    assert set(port.iterdir()) - before == {port / ".fvport"}
+
+
+def test_weights_of_the_runner_are_mounted_and_linked(port: Path, tmp_path: Path) -> None:
+    """FVPORT_WEIGHTS holds releases as SLUG/: mounted read-only, linked for this tree's ports, never over what is."""
+    weights = tmp_path / "weights"
+    for slug in ("one", "two", "stranger"):
+        (weights / slug).mkdir(parents=True)
+    for slug in ("one", "two"):
+        (port / "tests" / "local_tests" / slug).mkdir(parents=True)
+        (port / "tests" / "local_tests" / slug / "port.toml").touch()
+    (port / "official_weights" / "two").mkdir(parents=True)
+    said = in_image(port, "prep", FVPORT_WEIGHTS=str(weights)).stdout.splitlines()
+    assert f"--volume={weights}:{weights}:ro" in said
+    assert (port / "official_weights" / "one").resolve() == weights / "one"
+    assert not (port / "official_weights" / "two").is_symlink()
+    assert not (port / "official_weights" / "stranger").exists()
+    done = in_image(port, "prep", FVPORT_WEIGHTS="/nowhere")
+    assert done.returncode == 3
+    assert "FVPORT_WEIGHTS=/nowhere is no folder" in done.stderr
 
 
 def test_in_image_says_when_there_is_no_gpu(tmp_path: Path) -> None:

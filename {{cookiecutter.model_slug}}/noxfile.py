@@ -25,22 +25,28 @@ ENV = Path(os.environ.get("FVPORT_ENV") or ROOT / ".fvport" / "env").absolute()
 SOURCE = os.environ.get("FVPORT_SOURCE", "{{ "git+" ~ p.repository ~ "@v" ~ p.version if p.repository else "" }}")
 
 
-def port_file() -> Path:
-    """The declaration of the port that the sessions speak of (fvport itself says what is wrong with it)."""
-    found = sorted(ROOT.glob(f"tests/local_tests/{os.environ.get('FVPORT_SLUG', '*')}/port.toml"))
-    return found[0] if found else ROOT / "port.toml"
+def port_file(session: nox.Session) -> Path:
+    """Declaration of the port that the sessions speak of: FVPORT_SLUG's, else the only one of this tree."""
+    found = {file.parent.name: file for file in sorted(ROOT.glob("tests/local_tests/*/port.toml"))}
+    slug, names = os.environ.get("FVPORT_SLUG"), ", ".join(found)
+    if slug and slug not in found:
+        session.error(f"FVPORT_SLUG is {slug}, which is no port of this tree ({names or 'it has none'})")
+    if not slug and len(found) > 1:
+        session.error(f"several ports on this tree ({names}): choose one with FVPORT_SLUG=...")
+    return found[slug] if slug else next(iter(found.values()), ROOT / "port.toml")
 
 
-def device() -> str:
-    """Device whose evidence opens the gate, which decides the lock of the environment."""
-    text = port_file().read_text(encoding="utf-8") if port_file().is_file() else ""
-    said = re.search(r'^require_device\s*=\s*"(\w+)"', text, re.MULTILINE)
+def device(session: nox.Session) -> str:
+    """Device whose evidence opens the port's gate, which decides the lock of the environment."""
+    file = port_file(session)
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    said = re.search(r'^require_device\s*=\s*["\'](\w+)["\']', text, re.MULTILINE)
     return os.environ.get("FVPORT_DEVICE") or (said[1] if said else "cuda")
 
 
 def build(session: nox.Session) -> None:
     """One environment for every session, from the device's lock, built once."""
-    kind, uv = device(), ("uv", "pip", "install", "--quiet", "--python", str(ENV / "bin" / "python"))
+    kind, uv = device(session), ("uv", "pip", "install", "--quiet", "--python", str(ENV / "bin" / "python"))
     if not SOURCE:
         session.error("say where fvport comes from: FVPORT_SOURCE=path, wheel or address (or FVPORT_ENV=environment)")
     version = "3.12" if kind == "cuda" else "3.11"
@@ -52,6 +58,7 @@ def build(session: nox.Session) -> None:
 def fvport(session: nox.Session, *words: str) -> None:
     """Run fvport of the environment on this port; the first session builds the environment."""
     session.chdir(ROOT)
+    port_file(session)  # which port is decided before anything is built or run
     if not (ENV / "bin" / "fvport").exists():
         if os.environ.get("FVPORT_ENV"):
             session.error(f"FVPORT_ENV={ENV} has no bin/fvport")

@@ -1,61 +1,110 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The workflow's matrix: one job a check that the ports on this tree ask for, on the runner that the table names.
+"""The workflow's matrix: one job for each port and check of this tree, on the runner that the table names.
 
 Standard library only, Python 3.11 or later: it runs on a bare runner. The table is runners.toml beside this file.
-    python3 plan.py [--root DIR] [--gpu-label LABEL]     prints matrix={"include": [...]} for $GITHUB_OUTPUT
+    python3 plan.py [--root DIR] [--gpu-label LABEL] [--cpu-label LABEL] [--weights DIR]
+prints lines for $GITHUB_OUTPUT: matrix={"include": [...]}, slugs=the ports' names, cpu=the verdict's runner.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomllib
 
 TABLE = Path(__file__).resolve().parent / "runners.toml"
+CHECKS = (  # of a port.toml that says nothing, as fvport has them (a test compares)
+    *("mapping", "keys", "config", "conversion", "parity", "smoke"),
+    *("pipeline", "ssim", "example", "docs", "boundary"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=Path("."), help="a tree that holds ports")
     parser.add_argument("--gpu-label", default="", help="label of the GPU runners (default: the table's)")
+    parser.add_argument("--cpu-label", default="", help="label of the other runners (default: the table's)")
+    parser.add_argument("--weights", default="", help="folder on the runners that holds SLUG/ of local releases")
     options = parser.parse_args(argv)
     try:
-        ports = [read(path) for path in sorted(options.root.glob("tests/local_tests/*/port.toml"))]
-        if not ports:
+        files = sorted(options.root.glob("tests/local_tests/*/port.toml"))
+        if not files:
             raise LookupError(f"{options.root.resolve()} holds no tests/local_tests/*/port.toml: no port to gate")
-        print("matrix=" + json.dumps({"include": jobs(ports, read(TABLE), options.gpu_label)}))
+        ports = {file.parent.name: read(file) for file in files}
+        table = read(TABLE)
+        given = {"cpu": options.cpu_label, "gpu": options.gpu_label}
+        labels = {name: given[name] or label for name, label in table["labels"].items()}
+        print("matrix=" + json.dumps({"include": jobs(ports, table, labels)}))
+        print("slugs=" + " ".join(ports))
+        print("cpu=" + labels["cpu"])
     except (OSError, LookupError, tomllib.TOMLDecodeError) as error:
         print(f"plan: {error.args[0] if isinstance(error, LookupError) else error}", file=sys.stderr)
         return 2
+    for warning in [] if options.weights else unreachable(ports, options.root):
+        print(f"::warning title=alignment gate::{warning}", file=sys.stderr)
     return 0
 
 
 def read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LookupError(f"{path}: {error}") from None
 
 
-def jobs(ports: Sequence[dict[str, Any]], table: dict[str, Any], gpu_label: str = "") -> list[dict[str, Any]]:
-    """One job a check: its name, its runner's label, cpu or cuda, its minutes."""
-    cuda = any(port.get("gate", {}).get("require_device", "cuda") == "cuda" for port in ports)
-    wanted = [check for port in ports for check in port.get("gate", {}).get("checks", ())]
-    if not wanted:
-        raise LookupError("no port.toml on this tree has [gate] checks")
-    labels, plan = table["labels"], []
-    for check in dict.fromkeys(wanted):
-        needs = {**table["default"], **table.get("checks", {}).get(check, {})}
-        on_gpu = needs["gpu"] and cuda
-        runner = (gpu_label or labels["gpu"]) if on_gpu else labels["cpu"]
-        device = "cuda" if on_gpu else "cpu"
-        plan.append({"check": check, "runner": runner, "device": device, "minutes": needs["minutes"]})
+def jobs(ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One job for each port and check: both names, runner's label, cpu or cuda, minutes, what has to run before."""
+    plan = []
+    for slug, port in ports.items():
+        cuda = port.get("gate", {}).get("require_device", "cuda") == "cuda"
+        for check in wanted(slug, port):
+            needs = {**table["default"], **table.get("checks", {}).get(check, {})}
+            on_gpu = needs["gpu"] and cuda
+            plan.append(
+                {
+                    "slug": slug,
+                    "check": check,
+                    "runner": labels["gpu" if on_gpu else "cpu"],
+                    "device": "cuda" if on_gpu else "cpu",
+                    "minutes": needs["minutes"],
+                    "prepare": "prep workspace" if needs["weights"] else "workspace",
+                }
+            )
     return plan
+
+
+def wanted(slug: str, port: Mapping[str, Any]) -> list[str]:
+    """The checks of a port's gate: those of [gate] checks, all where it says nothing."""
+    file = f"{slug}/port.toml"
+    if not re.fullmatch(r"\w+", slug):
+        raise LookupError(f"{file}: the folder's name is no slug (letters, digits and underscores)")
+    checks = port.get("gate", {}).get("checks", list(CHECKS))
+    if not isinstance(checks, list) or not checks:
+        raise LookupError(f"{file}: [gate] checks must name at least one check; leave it out for all")
+    for check in checks:
+        if check not in CHECKS:
+            raise LookupError(f"{file}: [gate] checks: unknown {check!r} (there are: {', '.join(CHECKS)})")
+    return list(dict.fromkeys(checks))
+
+
+def unreachable(ports: Mapping[str, Any], root: Path) -> list[str]:
+    """A sentence for each port whose weights no runner can get: a folder that is not in the tree, and none given."""
+    found = []
+    for slug, port in ports.items():
+        weights = str(port.get("official", {}).get("weights", ""))
+        if weights.startswith(("official_weights/", ".")) and not (root / weights).exists():
+            found.append(
+                f"{slug}: {weights} is not in the repository, so every check that reads weights will be red. "
+                f"Give [official] weights a hub id, or put the release on the runners as DIR/{slug} and set the "
+                "variable FVPORT_WEIGHTS to DIR"
+            )
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ci/plan.py: the workflow's matrix from the ports of a tree, a really baked one among them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bake_helpers import bake, release
+
+from ci import plan
+from fvport.spec import CHECKS
+
+ROOT = Path(__file__).resolve().parent.parent
+Said = pytest.CaptureFixture[str]
+
+
+def port(root: Path, text: str, slug: str = "some_model") -> Path:
+    folder = root / "tests" / "local_tests" / slug
+    folder.mkdir(parents=True)
+    (folder / "port.toml").write_text(text)
+    return root
+
+
+def outputs(text: str) -> dict[str, str]:
+    """What lands in $GITHUB_OUTPUT, by name."""
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def jobs(text: str) -> list[dict[str, Any]]:
+    return json.loads(outputs(text)["matrix"])["include"]
+
+
+def carried(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """The plan.py that a port carries, run as the workflow runs it: a bare Python, no package of ours."""
+    command = [sys.executable, "-I", "-S", "docker/alignment-gate/plan.py", *words]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def test_a_baked_port_can_be_planned(tmp_path: Path) -> None:
+    """A port as `fvport new` leaves it, and one whose port.toml says nothing of checks, get a job for each check."""
+    root = bake(tmp_path / "out", official_weights=str(release(tmp_path / "wan")))
+    done = carried(root)
+    assert done.returncode == 0, done.stderr
+    assert [job["check"] for job in jobs(done.stdout)] == list(CHECKS)
+    assert outputs(done.stdout)["slugs"] == "tiny_wan"
+    file = root / "tests" / "local_tests" / "tiny_wan" / "port.toml"
+    file.write_text(file.read_text().partition("[gate]")[0])
+    done = carried(root)
+    assert [(job["slug"], job["check"]) for job in jobs(done.stdout)] == [("tiny_wan", check) for check in CHECKS]
+
+
+def test_two_baked_ports_on_one_tree(tmp_path: Path) -> None:
+    """Two bakes carry the same files for the gate, and each of their checks is a job of its own port."""
+    weights = str(release(tmp_path / "wan"))
+    one = bake(tmp_path / "one", official_weights=weights)
+    two = bake(tmp_path / "two", official_weights=weights, model_name="Other Wan", gate_device="cuda")
+    for folder in ("docker", ".github"):
+        for file in (path for path in (two / folder).rglob("*") if path.is_file()):
+            assert file.read_bytes() == (one / file.relative_to(two)).read_bytes()
+    shutil.copytree(two / "tests", one / "tests", dirs_exist_ok=True)
+    done = carried(one, "--gpu-label", "h100")
+    found = {(job["slug"], job["check"]): (job["runner"], job["device"]) for job in jobs(done.stdout)}
+    assert set(found) == {(slug, check) for slug in ("tiny_wan", "other_wan") for check in CHECKS}
+    assert found["tiny_wan", "parity"] == ("ubuntu-24.04", "cpu")
+    assert found["other_wan", "parity"] == ("h100", "cuda")
+    assert outputs(done.stdout)["slugs"].split() == ["other_wan", "tiny_wan"]
+
+
+def test_defaults_are_fvports() -> None:
+    """The list for a port.toml that says nothing is the one that fvport takes."""
+    assert plan.CHECKS == CHECKS
+
+
+def test_a_job_a_check(tmp_path: Path, capsys: Said) -> None:
+    """The matrix lists the checks of port.toml, each with runner, device and minutes; GPU checks go to the label."""
+    root = port(tmp_path, '[gate]\nchecks = ["keys", "parity"]\nrequire_device = "cuda"\n')
+    assert plan.main(["--root", str(root), "--gpu-label", "h100", "--cpu-label", "big"]) == 0
+    text = capsys.readouterr().out
+    assert [(job["check"], job["runner"], job["device"]) for job in jobs(text)] == [
+        ("keys", "big", "cpu"),
+        ("parity", "h100", "cuda"),
+    ]
+    assert all(job["minutes"] > 0 for job in jobs(text))
+    assert outputs(text)["cpu"] == "big"
+
+
+def test_a_cpu_port_needs_no_gpu(tmp_path: Path, capsys: Said) -> None:
+    """A port whose gate opens on a CPU sends nothing to a GPU runner."""
+    root = port(tmp_path, '[gate]\nchecks = ["parity"]\nrequire_device = "cpu"\n')
+    assert plan.main(["--root", str(root)]) == 0
+    assert [job["device"] for job in jobs(capsys.readouterr().out)] == ["cpu"]
+
+
+def test_boundary_fetches_no_weights(tmp_path: Path, capsys: Said) -> None:
+    """Weights are fetched for the checks that speak of them, which is all but boundary."""
+    assert plan.main(["--root", str(port(tmp_path, ""))]) == 0
+    found = {job["check"]: job["prepare"] for job in jobs(capsys.readouterr().out)}
+    assert [check for check, prepare in found.items() if prepare == "workspace"] == ["boundary"]
+    assert set(found.values()) == {"prep workspace", "workspace"}
+
+
+LOCAL = '[official]\nweights = "official_weights/some_model"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "weights", "warned"),
+    [
+        (LOCAL, "", True),
+        (LOCAL, "/mnt/weights", False),
+        ('[official]\nweights = "org/model"\n', "", False),
+    ],
+    ids=["local", "mounted", "hub"],
+)
+def test_weights_that_no_runner_has_are_said(
+    tmp_path: Path, text: str, weights: str, warned: bool, capsys: Said
+) -> None:
+    """A release that is only on somebody's machine is a warning with what to do, before the jobs are red of it."""
+    assert plan.main(["--root", str(port(tmp_path, text)), "--weights", weights]) == 0
+    said = capsys.readouterr().err
+    assert ("::warning" in said) == warned
+    assert ("FVPORT_WEIGHTS" in said and "hub id" in said) == warned
+
+
+BAD = {
+    "bad": ("[gate", "port.toml"),
+    "empty": ("[gate]\nchecks = []\n", "checks"),
+    "no list": ('[gate]\nchecks = "keys"\n', "checks"),
+    "unknown": ('[gate]\nchecks = ["keys", "kees"]\n', "'kees'"),
+}
+
+
+@pytest.mark.parametrize(("text", "said"), BAD.values(), ids=BAD)
+def test_never_an_empty_matrix(tmp_path: Path, text: str, said: str, capsys: Said) -> None:
+    """A port that asks for no check, for one that is not there, or cannot be read, is an error, not a short gate."""
+    port(tmp_path, "", slug="a_good_one")
+    assert plan.main(["--root", str(port(tmp_path, text))]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "some_model" in captured.err
+    assert captured.out == ""
+
+
+def test_a_folder_that_is_no_slug_is_an_error(tmp_path: Path, capsys: Said) -> None:
+    """A name that would be several words in the verdict's loop is refused."""
+    assert plan.main(["--root", str(port(tmp_path, "", slug="some model"))]) == 2
+    assert "no slug" in capsys.readouterr().err
+
+
+def test_without_a_port_is_an_error(tmp_path: Path, capsys: Said) -> None:
+    """A tree without port.toml says so."""
+    assert plan.main(["--root", str(tmp_path)]) == 2
+    assert "no port" in capsys.readouterr().err
+
+
+def test_runner_table_names_checks_that_exist() -> None:
+    """A check in ci/runners.toml that fvport does not know is a typing error."""
+    table = plan.read(ROOT / "ci" / "runners.toml")
+    assert set(table["checks"]) <= set(CHECKS)
+    assert set(table["labels"]) == {"cpu", "gpu"}
