@@ -168,3 +168,15 @@ def test_frames_a_second_are_the_presets(tmp_path: Path, value: str, rate: int) 
     bare = port(tmp_path)
     bare.presets = {}
     assert generation.fps(bare) == rate
+
+
+def test_the_example_is_told_the_declared_call(tmp_path: Path) -> None:
+    """Its own defaults are the official ones: the check passes port.toml's cheaper call, and only what it offers."""
+    script = tmp_path / "basic.py"
+    script.write_text('parser.add_argument("--height")\nparser.add_argument("--negative-prompt")\n# "--seed"\n')
+    declared = port(tmp_path)
+    declared.load_tree = tmp_path / "tree"
+    declared.official.pipeline.negative_prompt = "-- ugly"
+    words = example.command_line(declared, script, tmp_path / "out")
+    assert words[1:6] == [str(script), "--output", str(tmp_path / "out"), "--model", str(tmp_path / "tree")]
+    assert words[6:] == ["--height=32", "--negative-prompt=-- ugly", "--seed=0"]

@@ -18,43 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, UsageError, did_you_mean
+from fvport.words import CHECKS, KINDS, TEST_FOLDERS, WORKLOADS, wrong_mode
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # pragma: no cover - the gate's environment is 3.11 or later
     import tomli as tomllib
 
-KINDS = {  # component kind -> FastVideo's bucket folder
-    "dit": "dits",
-    "vae": "vaes",
-    "text_encoder": "encoders",
-    "image_encoder": "encoders",
-    "audio_encoder": "encoders",
-    "conditioner": "encoders",
-    "scheduler": "schedulers",
-    "upsampler": "upsamplers",
-    "vocoder": "audio",
-    "tokenizer": "",
-    "processor": "",
-}
-TEST_FOLDERS = {"dits": "transformers", "vaes": "vaes", "encoders": "encoders", "schedulers": "schedulers"}
-MODES = ("port", "reuse", "passthrough", "external")
 LAYOUTS = ("diffusers", "raw_official", "monolithic", "separate_components", "mixed", "custom")
-CHECKS = (
-    "mapping",
-    "keys",
-    "config",
-    "conversion",
-    "parity",
-    "smoke",
-    "pipeline",
-    "ssim",
-    "example",
-    "docs",
-    "boundary",
-)
-WORKLOADS = ("t2v", "i2v", "t2i", "i2i", "t2a", "v2a", "v2v")
-COPIED = ("tokenizer", "processor")  # kinds that carry no computation of the model: copied as they are, never compared
 METRICS = ("ssim", "ms_ssim", "mel_l1", "mr_stft")
 DEVICES = ("cuda", "cpu")
 
@@ -490,11 +461,8 @@ def _check_component(key: str, component: Component, reader: _Reader) -> None:
         for name in ("official", "native"):
             if not re.fullmatch(r"[\w.]+:[\w.]+", getattr(component, name)):
                 reader.fail(f"{key}.{name}", f'must be "module:Class", is "{getattr(component, name)}"')
-    if component.mode == "passthrough" and component.kind not in COPIED:
-        what = f"a {component.kind} computes, so it is compared: passthrough is for a tokenizer or a processor"
-        reader.fail(f"{key}.mode", f"{what}. Say port, reuse or external")
-    if component.mode == "external" and component.kind in ("dit", "scheduler"):
-        reader.fail(f"{key}.mode", f"a {component.kind} must be FastVideo's own: external is for encoders and the like")
+    if problem := wrong_mode(component.kind, component.mode):
+        reader.fail(f"{key}.mode", f"{problem}. Say port or reuse")
     if component.mode == "external" and not component.reason.strip():
         reader.fail(f"{key}.reason", "an external wrapper needs a written reason")
     tolerance = component.tolerance

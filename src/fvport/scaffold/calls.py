@@ -28,10 +28,24 @@ def choose(p: PortContext) -> None:
     accepted = list(known.get("call", {})) or list(FALLBACK)
     p.prompts = [PROMPT]
     p.call = {key: _value(p, key) for key in GATE_KEYS if key in accepted and _fits(p, key)}
+    what = p.official_pipeline or "the official pipeline"
     if not known:
-        what = p.official_pipeline or "the official pipeline"
         p.unknown.append(f"The defaults of {what} are not known here; the gate's call is a general one.")
+    if assumed := [f"{key} {value}" for key, value in p.call.items() if _is_assumed(p, key)]:
+        p.unknown.append(
+            f"{', '.join(assumed)} in the gate's call and the example are assumed ({what} says no default): "
+            "set what the model was trained for in [official.pipeline] call."
+        )
     _fps(p)
+
+
+def _is_assumed(p: PortContext, key: str) -> bool:
+    """Neither the official default nor a size or length that the gate makes small on purpose."""
+    return key not in p.defaults and key not in CHEAP and not (_is_tiny(p) and key in SMALL)
+
+
+def _is_tiny(p: PortContext) -> bool:
+    return 0 < sum(c.parameters for c in p.components) < TINY
 
 
 def _fits(p: PortContext, key: str) -> bool:
@@ -40,8 +54,7 @@ def _fits(p: PortContext, key: str) -> bool:
 
 def _value(p: PortContext, key: str) -> Any:
     default = p.defaults.get(key, (FALLBACK[key], ""))[0]
-    parameters = sum(c.parameters for c in p.components)
-    if 0 < parameters < TINY and key in SMALL:
+    if _is_tiny(p) and key in SMALL:
         return SMALL[key]
     return min(default, CHEAP[key]) if key in CHEAP else default
 
@@ -50,7 +63,12 @@ def _fps(p: PortContext) -> None:
     if "frame_rate" in p.defaults:
         p.fps = int(p.defaults["frame_rate"][0])
         return
+    if p.is_image or p.is_audio:
+        return
     words = f"{p.official_pipeline} {p.hub_id}"
-    p.fps = next((fps for word, fps in FPS if word in words), 16)
-    if not (p.is_image or p.is_audio):
+    found = next((fps for word, fps in FPS if word in words), None)
+    p.fps = found or p.fps
+    if found:
         p.inferred.append(f"{p.fps} frames a second: the official call has no such argument, it is set on export")
+    else:
+        p.unknown.append(f"{p.fps} frames a second are assumed: nothing says what the official model is shown at.")

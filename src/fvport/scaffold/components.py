@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,22 +13,11 @@ from fvport.errors import UsageError
 from fvport.scaffold import facts, library, validate
 from fvport.weights.kinds import kind_of
 from fvport.weights.layout import ComponentInfo
+from fvport.words import COPIED, KINDS, TEST_FOLDERS, wrong_mode
 
 if TYPE_CHECKING:
     from fvport.scaffold.context import PortContext
 
-BUCKETS = {
-    "dit": "dits",
-    "vae": "vaes",
-    "text_encoder": "encoders",
-    "image_encoder": "encoders",
-    "audio_encoder": "encoders",
-    "conditioner": "encoders",
-    "scheduler": "schedulers",
-    "upsampler": "upsamplers",
-    "vocoder": "audio",
-}
-TEST_FOLDERS = {"dits": "transformers", "vaes": "vaes", "encoders": "encoders", "schedulers": "schedulers"}
 ASSUMED = {
     "transformer": "dit",
     "vae": "vae",
@@ -35,7 +25,6 @@ ASSUMED = {
     "scheduler": "scheduler",
     "tokenizer": "tokenizer",
 }
-COPIED = ("tokenizer", "processor")
 # An archetype says what its classes are called; a skeleton's are called by kind.
 CLASS_NAMES = {
     "dit": "{prefix}Transformer3DModel",
@@ -48,6 +37,7 @@ CLASS_NAMES = {
     "upsampler": "{prefix}Upsampler",
     "vocoder": "{prefix}Vocoder",
 }
+PRECISIONS = {"F32": "fp32", "BF16": "bf16", "F16": "fp16", "F64": "fp32"}
 CONFIG_NAMES = {"dit": "{prefix}DiTConfig", "vae": "{prefix}VAEConfig"}
 
 
@@ -76,7 +66,7 @@ class ComponentContext:
 
     @property
     def bucket(self) -> str:
-        return BUCKETS.get(self.kind, "")
+        return KINDS.get(self.kind, "")
 
     @property
     def official(self) -> str:
@@ -101,13 +91,15 @@ class ComponentContext:
 
     @property
     def parameters(self) -> int:
-        total = 0
-        for _, shape in self.tensors.values():
-            count = 1
-            for size in shape:
-                count *= size
-            total += count
-        return total
+        return sum(math.prod(shape) for _, shape in self.tensors.values())
+
+    @property
+    def precision(self) -> str:
+        """FastVideo's word for the dtype that most of the checkpoint's values are stored in; '' where none is known."""
+        stored: dict[str, int] = {}
+        for dtype, shape in self.tensors.values():
+            stored[dtype] = stored.get(dtype, 0) + math.prod(shape)
+        return PRECISIONS.get(max(stored, key=lambda dtype: stored[dtype]), "") if stored else ""
 
     @property
     def passthrough(self) -> list[str]:
@@ -147,7 +139,7 @@ def choose(p: PortContext, wanted: Mapping[str, str]) -> None:
     if not any(info.kind == "dit" for info in infos):
         infos.append(ComponentInfo("transformer", "dit"))
         p.decisions.append("say which part of the release is the denoiser: a component transformer is assumed")
-    order = list(BUCKETS) + list(COPIED)
+    order = list(KINDS)
     infos.sort(key=lambda info: order.index(info.kind) if info.kind in order else len(order))
     for info in infos:
         p.components.append(_component(p, info, wanted.get(info.name, "")))
@@ -187,6 +179,8 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
         if wanted not in ("", "passthrough"):
             raise UsageError(f'"{c.name}" is a {c.kind}: it is copied (passthrough)', where="components")
         c.mode, c.why = "passthrough", "files that the pipeline reads as they are"
+    elif problem := wrong_mode(c.kind, wanted):
+        raise UsageError(f'"{c.name}={wanted}": {problem}', where="components", todo=f"Say {c.name}=port or reuse")
     elif not wanted and known:
         c.mode, c.why = "reuse", f"FastVideo {facts.fastvideo()['version']} registers {info.cls}"
     elif not wanted:
@@ -194,7 +188,8 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
         c.why = f"archetype {archetype.name} covers {info.cls}" if archetype else "no archetype covers it yet"
     if wanted == "reuse" and not (known or (archetype and archetype.reuse(c.official))):
         todo = f"Say {c.name}=port, or leave it to auto"
-        raise UsageError(f"FastVideo registers no class for {c.official or c.name}", where="components", todo=todo)
+        what = f"FastVideo registers no class with a config for {c.official or c.name}"
+        raise UsageError(what, where="components", todo=todo)
     c.archetype = archetype.name if archetype and (c.mode != "port" or archetype.can_port) else ""
     c.data = archetype.data if archetype and c.archetype else {}
     if not wanted:

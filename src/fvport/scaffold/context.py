@@ -17,8 +17,20 @@ from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.literals import oneline
 from fvport.weights import layout
 from fvport.weights.layout import Inspection
+from fvport.words import CHECKS, camel
 
 WORKLOAD_REASONS = {"v2v": "FastVideo 0.2.1 has no V2V workload: the port registers with an empty tuple"}
+# (workload, words in a name that say it, whether the official call must make a video (None: whatever it makes)). The
+# last two are read only where no call is known.
+WORKLOAD_WORDS: tuple[tuple[str, str, bool | str | None], ...] = (
+    ("v2a", r"(?i:video-?(to|2)-?audio)|V2A|v2a", False),
+    ("t2a", r"(?i:audio)|T2A|t2a", False),
+    ("v2v", r"(?i:video-?(to|2)-?video)|V2V|v2v", None),
+    ("i2v", r"(?i:image-?(to|2)-?video|img2vid)|I2V|i2v", None),
+    ("i2i", r"(?i:img2img|image-?(to|2)-?image|kontext)|Edit|I2I|i2i", False),
+    ("t2v", r"(?i:video)|T2V|t2v", "guess"),
+    ("t2i", r"(?i:image|flux)|T2I|t2i", "guess"),
+)
 
 
 @dataclass
@@ -72,6 +84,11 @@ class PortContext:
     @property
     def pipeline_config_class(self) -> str:
         return f"{self.prefix}PipelineConfig"
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What the gate asks for: everything, until a person takes something out."""
+        return CHECKS
 
     @property
     def preset(self) -> str:
@@ -150,11 +167,6 @@ class PortContext:
         return json.dumps(lock, indent=1, ensure_ascii=False) + "\n"
 
 
-def camel(slug: str) -> str:
-    """tiny_wan -> TinyWan"""
-    return "".join(word[:1].upper() + word[1:] for word in slug.split("_"))
-
-
 def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortContext:
     """Check the answers, read the checkpoint, choose what follows. UsageError or BlockedError; writes nothing."""
     answers = validate.answers(given)
@@ -181,6 +193,8 @@ def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortCont
     _workload(p, answers["workload_type"])
     components.choose(p, validate.overrides(answers["components"]))
     calls.choose(p)
+    _precision(p)
+    _say_what_no_check_covers(p)
     _say_what_is_unknown(p)
     return p
 
@@ -218,26 +232,67 @@ def _pipeline(p: PortContext) -> None:
 
 
 def _workload(p: PortContext, answer: str) -> None:
-    """The answer, or what the pipeline's class, its call and the hub id's words say."""
+    """The answer; else what the pipeline's class and call say; names that people gave only where those say nothing."""
     if answer != "auto":
         p.workload = answer
         return
-    known, words = facts.pipeline(p.official_pipeline), f"{p.official_pipeline} {p.hub_id} {p.model}"
-    takes_image = known.get("inputs", [])[:1] == ["image"]
-    video = "num_frames" in known.get("call", {}) or (
-        not known and not re.search(r"image|flux|t2i", words, re.IGNORECASE)
+    known = facts.pipeline(p.official_pipeline)
+    if known:
+        video = "num_frames" in known["call"]
+        takes_image = known["inputs"][:1] == ["image"]
+        plain = ("i2v" if takes_image else "t2v") if video else "t2i"
+        p.workload = _said(p.official_pipeline, video) or plain
+        p.inferred.append(f"workload {p.workload}: read from the name and the call of {p.official_pipeline}")
+        return
+    sources = ((p.official_pipeline, "the class"), (p.hub_id, "the hub id"), (p.model, "the model's name"))
+    for text, where in sources:
+        if found := _said(text, None):
+            p.workload = found
+            p.inferred.append(f"workload {found}: read from {where} {text}")
+            return
+    p.workload = "t2v"
+    p.unknown.append(
+        "The workload t2v is assumed: neither a pipeline class nor a name says what goes in and comes out."
     )
-    if re.search(r"audio", words, re.IGNORECASE) and not video:
-        p.workload = "t2a"
-    elif re.search(r"VideoToVideo|V2V", words):
-        p.workload = "v2v"
-    elif re.search(r"ImageToVideo|I2V|img2vid", words, re.IGNORECASE) or (video and takes_image):
-        p.workload = "i2v"
-    elif re.search(r"Img2Img|Edit|I2I|Kontext", words) and not video:
-        p.workload = "i2i"
+
+
+def _said(text: str, video: bool | None) -> str:
+    """The workload that the words of a name say, or ''. `video`: what the call says of the output; None: nothing."""
+    for workload, pattern, needs in WORKLOAD_WORDS:
+        fits = needs is None or needs == video or video is None
+        if fits and re.search(pattern, text):
+            return workload
+    return ""
+
+
+def _say_what_no_check_covers(p: PortContext) -> None:
+    """A workload that the media checks cannot run yet is said at once, not after a day's work."""
+    if p.workload == "t2v":
+        return
+    if p.workload == "t2i":
+        p.unknown.append("The checks pipeline, ssim and example are proven on text to video; text to image is untried.")
+        return
+    takes = {"i": "image", "v": "video"}.get(p.workload[0], "")
+    gives = "sound is not measured yet" if p.is_audio else ""
+    why = " and ".join(filter(None, (f"no {takes} is handed to either side yet" if takes else "", gives)))
+    p.unknown.append(
+        f"The checks pipeline, ssim and example cover text to video, not {p.workload} ({why}): they cannot pass, and "
+        "the gate stays shut. Components, mapping, keys, config and conversion are checked as for any workload."
+    )
+    if takes:
+        p.decisions.append(
+            f"how the {takes} of a call reaches both sides: the call in oracle.py, the pipeline's stages, the example"
+        )
     else:
-        p.workload = "t2v" if video else "t2i"
-    p.inferred.append(f"workload {p.workload}: read from {p.official_pipeline or p.hub_id or 'the name'}")
+        p.decisions.append("how the sound of both sides is compared: the ssim check has no measure for it yet")
+
+
+def _precision(p: PortContext) -> None:
+    for c in p.components:
+        if c.kind in ("dit", "text_encoder") and c.tensors and not c.precision:
+            stored = ", ".join(sorted({dtype for dtype, _ in c.tensors.values()}))
+            own = "bf16" if c.kind == "dit" else "fp32"
+            p.unknown.append(f"The weights of {c.name} are stored as {stored}: {own} as its precision is assumed.")
 
 
 def _say_what_is_unknown(p: PortContext) -> None:

@@ -38,11 +38,25 @@ def run(bake: dict[str, Any], root: Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)
+    if broken := unreadable(root):
+        print(f"fvport: the template made Python that does not parse: {broken}; please report it", file=sys.stderr)
+        return 1
     if bake["checkpoint"]:
         link(root / bake["weights"], Path(bake["checkpoint"]))
     if not os.environ.get(QUIET):
         print(next_steps(bake["summary"], root))
     return 0
+
+
+def unreadable(root: Path) -> str:
+    """`file:line: reason` of the first Python file below `root` that does not parse, or ''."""
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        try:
+            compile(path.read_bytes(), name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            return f"{name}:{getattr(error, 'lineno', 0)}: {getattr(error, 'msg', error)}"
+    return ""
 
 
 def _differs(path: Path, text: str) -> bool:

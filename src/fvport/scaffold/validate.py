@@ -11,8 +11,8 @@ from typing import Any
 
 from fvport.errors import BlockedError, UsageError, did_you_mean
 from fvport.scaffold import facts
+from fvport.words import MODES, WORKLOADS
 
-MODES = ("port", "reuse", "passthrough", "external")
 KEYS = (
     "model_name",
     "model_slug",
@@ -25,7 +25,6 @@ KEYS = (
     "fastvideo",
     "gate_device",
 )
-WORKLOADS = ("auto", "t2v", "i2v", "t2i", "i2i", "t2a", "v2a", "v2v")
 DEVICES = ("cuda", "cpu")
 SLUG = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -40,7 +39,7 @@ def answers(given: Mapping[str, Any]) -> dict[str, str]:
     if not found["model_name"].strip():
         raise UsageError("is empty", where="model_name", todo='Give the name that people use, such as "Tiny Wan"')
     slug(found["model_slug"])
-    choice("workload_type", found["workload_type"], WORKLOADS)
+    choice("workload_type", found["workload_type"], ("auto", *WORKLOADS))
     choice("gate_device", found["gate_device"], DEVICES)
     overrides(found["components"])
     fastvideo(found["fastvideo"])

@@ -2,6 +2,8 @@
 """Generate one {{ "video" if p.workload.endswith("2v") else ("image" if p.workload.endswith("2i") else "audio clip") }} with {{ p.pipeline_class }}.
 
     python examples/inference/basic/basic_{{ p.slug }}.py --output outputs
+
+The defaults are the official pipeline's. MODEL is the folder that `nox -s prep workspace conversion` makes.
 """
 import argparse
 
@@ -28,10 +30,14 @@ def main() -> None:
                         help="keep idle components in host memory")
     parser.add_argument("--fps", type=int, default={{ p.fps }})
 {% for name, value in p.call.items() %}
-{% if value is number %}
-    parser.add_argument("--{{ name | replace("_", "-") }}", type={{ "float" if value is float else "int" }}, default={{ value | pyrepr }})
+{% set usual = p.defaults.get(name, (value, ""))[0] %}
+{% if usual is number %}
+    parser.add_argument("--{{ name | replace("_", "-") }}", type={{ "float" if usual is float or "guidance" in name else "int" }}, default={{ usual | pyrepr }})
 {% endif %}
 {% endfor %}
+{% if p.workload[0] in "iv" %}
+    # FVPORT-DECIDE: an argument for the {{ "image" if p.workload[0] == "i" else "video" }} that {{ p.workload }} starts from, and how generate_video is given it
+{% endif %}
     args = vars(parser.parse_args())
 
     offload = args.pop("offload")

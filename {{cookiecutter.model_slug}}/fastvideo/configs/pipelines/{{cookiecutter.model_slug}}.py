@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-{% set encoders = p.text_encoders | selectattr("mode", "ne", "passthrough") | list %}
-{% set images = p.components | selectattr("kind", "equalto", "image_encoder") | list %}
+{% set encoders = p.text_encoders | selectattr("config_class") | list %}
+{% set images = p.image_encoders | selectattr("config_class") | list %}
+{% set vae = p.vae if p.vae and p.vae.config_class else none %}
+{% set precisions = [] %}
+{% for c in encoders %}
+{% set _ = precisions.append(c.precision or "fp32") %}
+{% endfor %}
 {% set wan_text = p.official_pipeline.startswith("Wan") %}
 {% set shift = none %}
 {% if p.scheduler and not p.scheduler.config.get("use_dynamic_shifting") %}
 {% set shift = p.scheduler.config.get("flow_shift", p.scheduler.config.get("shift")) %}
 {% endif %}
 {% set repeat = " * " ~ (encoders | length) if encoders | length > 1 else "" %}
-{% set dtypes = {"BF16": "bf16", "F16": "fp16", "F32": "fp32"} %}
 """Configuration of {{ p.pipeline_class }}: its components, and the defaults of the official pipeline and checkpoint."""
 {% if wan_text %}
 import html
@@ -18,14 +22,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastvideo.configs.models import DiTConfig, EncoderConfig{{ ", VAEConfig" if p.vae else "" }}
+from fastvideo.configs.models import DiTConfig, EncoderConfig{{ ", VAEConfig" if vae else "" }}
 from {{ p.dit.config_module }} import {{ p.dit.config_class }}
 from fastvideo.configs.models.encoders import BaseEncoderOutput
 {% for c in (encoders + images) | unique(attribute="config_class") %}
 from {{ c.config_module }} import {{ c.config_class }}
 {% endfor %}
-{% if p.vae %}
-from {{ p.vae.config_module }} import {{ p.vae.config_class }}
+{% if vae %}
+from {{ vae.config_module }} import {{ vae.config_class }}
 {% endif %}
 from fastvideo.configs.pipelines.base import PipelineConfig
 {% if encoders %}
@@ -81,13 +85,16 @@ def text_encoders() -> tuple[EncoderConfig, ...]:
 {% endif %}
 
 
+{% for c in p.components if c.mode == "external" and c.kind in ("vae", "text_encoder", "image_encoder") %}
+# FVPORT-DECIDE: {{ c.name }} is external and has no config here: say how the pipeline loads it and what it hands on.
+{% endfor %}
 @dataclass
 class {{ p.pipeline_config_class }}(PipelineConfig):
     """Defaults are the official pipeline's and its checkpoint's; precisions are what the stages really compute in."""
 
     dit_config: DiTConfig = field(default_factory={{ p.dit.config_class }})
-{% if p.vae %}
-    vae_config: VAEConfig = field(default_factory={{ p.vae.config_class }})
+{% if vae %}
+    vae_config: VAEConfig = field(default_factory={{ vae.config_class }})
 {% endif %}
     vae_tiling: bool = False
     vae_sp: bool = False
@@ -113,12 +120,13 @@ class {{ p.pipeline_config_class }}(PipelineConfig):
     image_encoder_config: EncoderConfig = field(default_factory={{ c.config_class }})
 {% endfor %}
 
-{% set stored = (p.dit.tensors.values() | list)[0][0] if p.dit.tensors else "BF16" %}
-    dit_precision: str = "{{ "fp32" if p.gate_device == "cpu" else dtypes.get(stored, "bf16") }}"
+    # {{ "As most of the checkpoint's values are stored" if p.dit.precision else "FastVideo's own default: how the checkpoint is stored is not known" }}; the gate compares components in fp32 whatever this says.
+    dit_precision: str = "{{ p.dit.precision or "bf16" }}"
+    # A VAE loses visible detail below fp32, so encode and decode stay there until decoded frames were compared.
     vae_precision: str = "fp32"
     vae_decode_precision: str | None = "fp32"
-    text_encoder_precisions: tuple[str, ...] = {{ '("fp32", )' ~ repeat if encoders else "()" }}
-{% if p.vae %}
+    text_encoder_precisions: tuple[str, ...] = {{ precisions | tuple | pyrepr }}
+{% if vae %}
 
     def __post_init__(self) -> None:
         # Both halves, so that the load covers every tensor of the checkpoint.
