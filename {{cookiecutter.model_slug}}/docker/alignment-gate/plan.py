@@ -66,16 +66,15 @@ def jobs(ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str
         for check in wanted(slug, port):
             needs = {**table["default"], **table.get("checks", {}).get(check, {})}
             on_gpu = needs["gpu"] and cuda
-            plan.append(
-                {
-                    "slug": slug,
-                    "check": check,
-                    "runner": labels["gpu" if on_gpu else "cpu"],
-                    "device": "cuda" if on_gpu else "cpu",
-                    "minutes": needs["minutes"],
-                    "prepare": "prep workspace" if needs["weights"] else "workspace",
-                }
-            )
+            job = {
+                "slug": slug,
+                "check": check,
+                "runner": labels["gpu" if on_gpu else "cpu"],
+                "device": "cuda" if on_gpu else "cpu",
+                "minutes": needs["minutes"],
+                "prepare": "prep workspace" if needs["weights"] else "workspace",
+            }
+            plan.append(job)
     return plan
 
 
@@ -99,11 +98,10 @@ def unreachable(ports: Mapping[str, Any], root: Path) -> list[str]:
     for slug, port in ports.items():
         weights = str(port.get("official", {}).get("weights", ""))
         if weights.startswith(("official_weights/", ".")) and not (root / weights).exists():
-            found.append(
-                f"{slug}: {weights} is not in the repository, so every check that reads weights will be red. "
-                f"Give [official] weights a hub id, or put the release on the runners as DIR/{slug} and set the "
-                "variable FVPORT_WEIGHTS to DIR"
-            )
+            said = f"{slug}: {weights} is not in the repository, so every check that reads weights will be red. "
+            said += f"Give [official] weights a hub id, or put the release on the runners as DIR/{slug} and set the "
+            said += "variable FVPORT_WEIGHTS to DIR"
+            found.append(said)
     return found
 
 
