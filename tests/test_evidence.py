@@ -148,3 +148,145 @@ def test_an_interrupt_leaves_the_old_record(port: spec.Port, monkeypatch: pytest
     with pytest.raises(KeyboardInterrupt):
         checks.run_check(port, "keys")
     assert ev.read(port, "keys") == old
+
+
+def stub(monkeypatch: pytest.MonkeyPatch, names: list[str], run: object) -> None:
+    """Every check reads `names` and runs `run`; it expects one item a component."""
+
+    class Check:
+        inputs = staticmethod(lambda port: names)
+        expected = staticmethod(lambda port: ["transformer", "vae", "whole"])
+
+    Check.run = staticmethod(run)  # type: ignore[attr-defined]
+    monkeypatch.setattr(checks, "module", lambda name: Check)
+
+
+def test_a_fault_of_a_check_is_blocked(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody foresaw leaves a blocked record with its place, never the end of the process."""
+    stub(monkeypatch, ["file:a.py"], lambda port, options: {}["gone"])
+    record = checks.run_check(port, "keys")
+    assert record.verdict == "blocked"
+    assert "KeyError: 'gone' (at " in record.items[0].reason
+    assert ev.read(port, "keys") == record
+
+
+def test_inputs_that_cannot_be_told(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a check cannot say what it reads, the record is blocked and names nothing that it was made from."""
+
+    def fail(port: spec.Port) -> list[str]:
+        raise BlockedError("the history is cut off", todo="git fetch --unshallow")
+
+    stub(monkeypatch, [], lambda port, options: ev.Evidence("keys", port.slug, items=[ev.Item("x", "pass")]))
+    monkeypatch.setattr(checks.module("keys"), "inputs", staticmethod(fail))
+    record = checks.run_check(port, "keys")
+    assert (record.verdict, record.inputs, record.items[0].todo) == ("blocked", {}, "git fetch --unshallow")
+
+
+def lock_weights(port: spec.Port) -> Path:
+    """Official weights of one component, and their lock."""
+    from fvport.weights import prep
+
+    file = port.official_weights / "transformer" / "config.json"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"{}" + b" " * 100)
+    entry = prep._entry(port, port.component("transformer"), prep._Cache(port))
+    (port.folder / "port.lock.json").write_text(json.dumps({"components": {"transformer": entry}}))
+    return file
+
+
+def test_other_weights_than_the_locked_ones(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Official files that changed, or that are new, under an untouched lock: no check runs, old records are stale."""
+    ran: list[int] = []
+
+    def run(port: spec.Port, options: checks.Options) -> ev.Evidence:
+        ran.append(1)
+        return ev.Evidence("keys", port.slug, items=[ev.Item("x", "pass")])
+
+    stub(monkeypatch, ["weights:transformer"], run)
+    file = lock_weights(port)
+    first = checks.run_check(port, "keys")
+    assert first.verdict == "pass"
+    file.write_bytes(b"{}" + b"\t" * 100)  # same size, other bytes
+    changed = ev.digests(port, ["weights:transformer"])
+    assert changed != first.inputs
+    assert "differs from port.lock.json" in changed["weights:transformer"]
+    second = checks.run_check(port, "keys")
+    assert (second.verdict, len(ran)) == ("blocked", 1)
+    file.write_bytes(b"{}" + b" " * 100)
+    assert ev.digests(port, ["weights:transformer"]) == first.inputs
+    (file.parent / "more.index.json").write_text("{}")
+    assert "is not in port.lock.json" in checks.run_check(port, "keys").items[0].reason
+
+
+def test_weights_without_a_lock(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that were never locked are no evidence: `absent` equals `absent` on any weights."""
+    passed = ev.Evidence("keys", port.slug, items=[ev.Item("x", "pass")])
+    stub(monkeypatch, ["weights:transformer"], lambda port, options: passed)
+    lock_weights(port)
+    (port.folder / "port.lock.json").unlink()
+    record = checks.run_check(port, "keys")
+    assert (record.verdict, record.items[0].todo) == ("blocked", "Run: fvport prep")
+
+
+def test_prose_in_any_encoding(port: spec.Port) -> None:
+    """A page that is no UTF-8 has a digest of its own."""
+    page = port.root / "page.md"
+    page.write_bytes("größer".encode("latin-1"))
+    one = ev.digest(port, "prose:page.md")
+    page.write_bytes("grüßer".encode("latin-1"))
+    assert ev.digest(port, "prose:page.md") not in (one, "absent")
+
+
+@pytest.mark.parametrize("text", ["[]", '{"components": 3}', "{", "\x00"])
+def test_a_broken_lock_is_one_sentence(port: spec.Port, text: str) -> None:
+    """port.lock.json that is no lock is named, not a traceback."""
+    (port.folder / "port.lock.json").write_text(text)
+    with pytest.raises(UsageError, match=r"port\.lock\.json"):
+        ev.digest(port, "weights:transformer")
+
+
+# --- a run of some components ----------------------------------------------------------------------------------------
+
+
+def some(port: spec.Port, options: checks.Options) -> ev.Evidence:
+    """A check that runs what it is asked for; `whole` belongs to no component."""
+    names = options.components or ("transformer", "vae")
+    items = [ev.Item(name, "pass", metrics={"n": len(names)}, component=name) for name in names]
+    items += [] if options.components else [ev.Item("whole", "pass")]
+    device = {"kind": options.device, "name": "x"}
+    return ev.Evidence("parity", port.slug, items=items, notes=[f"{n}: seen" for n in names], device=device)
+
+
+def test_a_partial_run_keeps_the_others(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check parity transformer` leaves the vae's items, figures and notes where they were."""
+    stub(monkeypatch, ["file:a.py"], some)
+    checks.run_check(port, "parity", checks.Options(device="cpu"))
+    record = checks.run_check(port, "parity", checks.Options(("transformer",), device="cpu"))
+    assert {item.name: item.metrics.get("n") for item in record.items} == {"vae": 2, "whole": None, "transformer": 1}
+    assert "vae: seen" in record.notes
+    assert any("from the run of" in note for note in record.notes)
+    assert ev.read(port, "parity") == record
+
+
+@pytest.mark.parametrize("why", ["inputs", "device", "edited", "none", "failed"])
+def test_a_partial_run_takes_nothing_over(port: spec.Port, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    """Nothing stays that speaks of other inputs or another device, nor of a forged record; red stays red."""
+    stub(monkeypatch, ["file:a.py"], some)
+    if why != "none":
+        checks.run_check(port, "parity", checks.Options(device="cpu"))
+    if why == "inputs":
+        (port.root / "a.py").write_text("other")
+    elif why == "edited":
+        file = ev.folder(port) / "parity.json"
+        file.write_text(file.read_text().replace("seen", "Seen"))
+    elif why == "failed":
+        old = ev.read(port, "parity")
+        assert old is not None
+        old.items[1].verdict = "fail"
+        ev.write(port, old)
+    device = "cuda" if why == "device" else "cpu"
+    record = checks.run_check(port, "parity", checks.Options(("transformer",), device=device))
+    if why == "failed":
+        assert record.verdict == "fail"
+    else:
+        assert [item.name for item in record.items] == ["transformer"]

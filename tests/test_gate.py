@@ -259,11 +259,54 @@ def test_plan_follows_evidence(port: Port) -> None:
 
 
 def test_check_left_out_is_said(port: Port) -> None:
-    """A gate that leaves a check out says so."""
-    g.edit(port, "tests/local_tests/toy/port.toml", "[gate]\n", '[gate]\nchecks = ["mapping"]\n')
+    """A gate that leaves a check out says so, and stays shut where every port needs that check."""
+    g.edit(port, "tests/local_tests/toy/port.toml", "[gate]\n", '[gate]\nchecks = ["docs"]\n')
     verdict = gate.decide(spec.load(port.root))
-    assert [r.check for r in verdict.rows] == ["mapping"]
+    assert verdict.verdict == "blocked"
+    assert {r.check for r in verdict.red} >= set(gate.REQUIRED) - {"docs"}
+    assert any("leaves parity out" in reason for reason in verdict.row("parity").reasons)  # type: ignore[union-attr]
+    assert "back into gate.checks" in verdict.next_step
     assert any("out of the gate" in risk for risk in verdict.risks)
+
+
+def test_check_left_out_with_a_waiver(port: Port) -> None:
+    """A waiver may stand for a check that the gate leaves out; checks that not every port needs may go."""
+    left = [name for name in spec.CHECKS if name not in ("ssim", "smoke")]
+    g.edit(port, "tests/local_tests/toy/port.toml", "[gate]\n", f"[gate]\nchecks = {left}\n")
+    assert gate.decide(spec.load(port.root)).verdict == "blocked"
+    for name in ("docs",):
+        g.green(spec.load(port.root), name)
+    verdict = waived(spec.load(port.root))
+    assert verdict.row("ssim").verdict == "waived"  # type: ignore[union-attr]
+    assert verdict.row("smoke") is None
+
+
+def test_weights_that_nothing_ties(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record made from weights that were never locked proves nothing of any weights."""
+    g.stub_checks(monkeypatch, parity=g.Stub(["weights:transformer"], ["transformer"]))
+    g.green(port, "parity")
+    found = row(port)
+    assert (found.verdict, found.state) == ("blocked", "stale")
+    assert "are not locked" in found.reasons[0]
+
+
+def test_bytes_that_are_no_text(port: Port) -> None:
+    """A PLAN.md or PORT_STATUS.md in another encoding neither crashes the gate nor opens it."""
+    for name in ("PLAN.md", "PORT_STATUS.md"):
+        file = port.folder / name
+        file.write_bytes(file.read_bytes() + "- [ ] größer\n".encode("latin-1"))
+    assert gate.decide(port).verdict == "pass"
+
+
+def test_a_check_that_cannot_judge(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault while a record is judged leaves its row blocked, with the place."""
+    stub = g.Stub(["port:components"], ["transformer"])
+    g.stub_checks(monkeypatch, docs=stub)
+    g.green(port, "docs")
+    stub.outdated = lambda port: 1 // 0  # type: ignore[attr-defined]
+    found = row(port, "docs")
+    assert found.verdict == "blocked"
+    assert "cannot be judged: ZeroDivisionError" in found.reasons[0]
 
 
 def test_empty_gate_is_shut(port: Port) -> None:

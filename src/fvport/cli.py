@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from fvport import __version__
-from fvport.errors import FvportError
 
 app = typer.Typer(
     name="fvport",
@@ -32,17 +31,11 @@ HERE = Path(".")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one sentence on standard error and an exit code, never a traceback."""
-    try:
-        app()
-    except FvportError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-        print(f"fvport: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("fvport: interrupted; nothing half-written was kept", file=sys.stderr)
-        sys.exit(130)
+    """Entry point: whatever goes wrong is one sentence on standard error and an exit code, never a traceback."""
+    from fvport import trouble
+
+    with trouble.told(as_json="--json" in sys.argv[1:]):
+        trouble.run(app)
 
 
 def _out(result: Any, as_json: bool, text: str) -> None:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong for a user, as one sentence and an exit code (0 pass, 1 fail, 2 wrong use, 3 blocked)."""
+"""What goes wrong for a user, as one sentence and an exit code.
+
+0 pass, 1 fail, 2 wrong use, 3 blocked, 4 a fault of fvport itself.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-PASS, FAIL, USAGE, BLOCKED = 0, 1, 2, 3
+PASS, FAIL, USAGE, BLOCKED, INTERNAL = 0, 1, 2, 3, 4
 
 
 class FvportError(Exception):

@@ -8,7 +8,7 @@ is trusted but the tree itself. Names are addresses:
     file:<path>          one file of the port; `absent` when it is not there
     tree:<folder>        all `*.py` and data files under a folder, by relative path and content
     prose:<path>         a Markdown file of the port without what `fvport plan --sync` writes into it
-    weights:<component>  the component's entry in port.lock.json
+    weights:<component>  the component's entry in port.lock.json; another digest where the official files are not those
     package:<name>       an installed distribution's version, or for `fvport` its own sources
 """
 
@@ -50,7 +50,7 @@ class Item:
 
 @dataclass
 class Evidence:
-    """What a check leaves under `.fvport/evidence/<slug>/<check>.json` (docs/evidence.md has the fields)."""
+    """What a check leaves under `.fvport/evidence/<slug>/<check>.json`."""
 
     check: str
     port: str
@@ -180,17 +180,32 @@ def digest(port: Port, name: str) -> str:
         return blake3(path.read_bytes()) if path.is_file() else "absent"
     if scheme == "prose":
         path = port.root / rest
-        return blake3(prose(path.read_text(encoding="utf-8")).encode()) if path.is_file() else "absent"
+        return blake3(prose(path.read_text(**_TEXT)).encode(**_TEXT)) if path.is_file() else "absent"
     if scheme == "tree":
         return _tree_digest(port.root / rest)
     if scheme == "weights":
-        entry = lock(port).get("components", {}).get(rest)
-        return "absent" if entry is None else blake3(canonical(entry))
+        return _weights_digest(port, rest)
     if scheme == "package":
         return package_digest(rest)
     raise UsageError(f'unknown input "{name}" in a record')
 
 
+def _weights_digest(port: Port, component: str) -> str:
+    """The lock's entry, which is what the files are; where they are others, the digest says which.
+
+    A machine that only judges may have no weights at all: there the lock's word stands for them.
+    """
+    from fvport.weights import prep
+
+    entry = lock(port).get("components", {}).get(component)
+    if entry is None:
+        return "absent"
+    if port.official_weights.is_dir() and (differs := prep.difference(port, component)):
+        return f"differs:{differs}"
+    return blake3(canonical(entry))
+
+
+_TEXT: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}  # any bytes, and each its own digest
 GENERATED = re.compile(r"(<!-- fvport:begin ([\w-]+) -->\n)(.*?)(<!-- fvport:end \2 -->)", re.DOTALL)
 
 
@@ -207,11 +222,14 @@ def lock(port: Port) -> dict[str, Any]:
     """port.lock.json as a dict, or {} when there is none yet."""
     path = port.folder / "port.lock.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise UsageError(f"is not JSON ({error})", where=str(path), todo="Run: fvport prep") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"is not JSON ({error})", where=str(path), todo="Delete it and run: fvport prep") from None
+    if not isinstance(data, dict) or not isinstance(data.get("components", {}), dict):
+        raise UsageError("is not a lock of weights", where=str(path), todo="Delete it and run: fvport prep")
+    return data
 
 
 def _tree_digest(root: Path) -> str:

@@ -22,6 +22,7 @@ from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.spec import CHECKS, Port, Waiver
 from fvport.verdict import ORDER, TITLES, Row, Verdict
 
+REQUIRED = ("mapping", "keys", "conversion", "parity", "pipeline", "ssim", "example", "docs")  # of every port
 ON_DEVICE = ("parity", "pipeline", "ssim", "example")  # what must have run on the device that the port requires
 
 
@@ -29,6 +30,7 @@ def decide(port: Port) -> Verdict:
     """The verdict from the evidence alone: reads records and the tree, runs nothing, takes well under a second."""
     cache: dict[str, str] = {}
     rows = [_row(port, name, cache) for name in port.gate.checks]
+    rows += [_left_out(name) for name in REQUIRED if name not in port.gate.checks]
     today = datetime.date.today()
     for row in rows:
         _waive(port, row, today)
@@ -87,41 +89,56 @@ def _worth_running(row: Row, port: Port) -> bool:
 # --- one row ---------------------------------------------------------------------------------------------------------
 
 
+def _left_out(name: str) -> Row:
+    """The row of a check that every port needs and that port.toml leaves out: red, unless a waiver says why."""
+    row = Row(name, TITLES[name], todo=f'Put "{name}" back into gate.checks of port.toml, or have it waived')
+    row.reasons.append(f"port.toml leaves {name} out of gate.checks; every port needs it")
+    return row
+
+
 def _row(port: Port, name: str, cache: dict[str, str]) -> Row:
+    """A record that cannot be judged, whatever is wrong with it or with the tree, is never one that passed."""
+    row = Row(name, TITLES[name], todo=f"fvport check {name}")
+    try:
+        _read_row(port, row, cache)
+    except Exception as error:  # noqa: BLE001 - no record may crash the gate, none may pass by it
+        from fvport.checks import mishap_words
+
+        row.verdict, row.state, row.status = "blocked", "missing", "blocked"
+        row.reasons.append(f"cannot be judged: {error if isinstance(error, FvportError) else mishap_words(error)}")
+        row.todo = getattr(error, "todo", "") or row.todo
+    return row
+
+
+def _read_row(port: Port, row: Row, cache: dict[str, str]) -> None:
     from fvport import checks
 
-    row = Row(name, TITLES[name], todo=f"fvport check {name}")
+    name = row.check
     try:
         record = ev.read(port, name)
     except UsageError as error:
         row.verdict, row.state, row.status = "fail", "refused", "debug_red"
         row.reasons.append(f"refused: {error.what}")
-        return row
+        return
     if record is None:
         row.reasons.append("never run: there is no record")
-        return row
+        return
     row.record, row.status, row.scale, row.seconds = record, record.status, record.scale, record.seconds
     row.device, row.commit, row.dirty = str(record.device.get("kind", "none")), record.commit, record.dirty
     if (record.check, record.port) != (name, port.slug):
         row.verdict, row.state = "fail", "refused"
         row.reasons.append(f'refused: the record is of check "{record.check}" of port "{record.port}"')
-        return row
-    try:
-        module = checks.module(name)
-        stale = _stale(port, record, module.inputs(port), cache)
-        if not stale and hasattr(module, "outdated"):
-            stale = module.outdated(port)
-        expected = module.expected(port)
-    except (FvportError, ImportError, AttributeError) as error:
-        row.reasons.append(f"cannot be judged: {error}")
-        return row
+        return
+    module = checks.module(name)
+    stale = _stale(port, record, module.inputs(port), cache)
+    if not stale and hasattr(module, "outdated"):
+        stale = module.outdated(port)
     if stale:
         row.verdict, row.state = "blocked", "stale"
         row.reasons += stale
-        return row
+        return
     row.state = "current"
-    _judge(port, row, record, expected)
-    return row
+    _judge(port, row, record, module.expected(port))
 
 
 def _stale(port: Port, record: ev.Evidence, names: list[str], cache: dict[str, str]) -> list[str]:
@@ -139,6 +156,20 @@ def _stale(port: Port, record: ev.Evidence, names: list[str], cache: dict[str, s
     changed = sorted(name for name in wanted & set(record.inputs) if cache[name] != record.inputs[name])
     if changed:
         reasons.append(f"stale: {_some(changed)} changed since it ran")
+    return reasons + _weights_reasons(port, {name: cache[name] for name in sorted(wanted)})
+
+
+def _weights_reasons(port: Port, now: dict[str, str]) -> list[str]:
+    """Weights that nothing ties to a record: never locked, or other files than the locked ones."""
+    reasons = []
+    for name, digest in now.items():
+        scheme, _, component = name.partition(":")
+        if scheme != "weights" or component not in port.components or port.components[component].mode == "external":
+            continue
+        if digest == "absent":
+            reasons.append(f"stale: the weights of {component} are not locked (fvport prep)")
+        elif digest.startswith("differs:"):
+            reasons.append(f"stale: {digest.removeprefix('differs:')}")
     return reasons
 
 
@@ -209,7 +240,7 @@ def waiver_problem(port: Port, waiver: Waiver, today: datetime.date) -> str:
     if not re.fullmatch(r"E\d{3,}", waiver.id):
         return f'its id must look like E001, is "{waiver.id}"'
     status = port.folder / "PORT_STATUS.md"
-    text = status.read_text(encoding="utf-8") if status.is_file() else ""
+    text = status.read_text(encoding="utf-8", errors="replace") if status.is_file() else ""
     if not re.search(rf"^\|\s*`?{waiver.id}`?\s*\|", text, flags=re.MULTILINE):
         return f"PORT_STATUS.md has no row {waiver.id}"
     return ""
@@ -219,13 +250,13 @@ def waiver_problem(port: Port, waiver: Waiver, today: datetime.date) -> str:
 
 
 def _branch(port: Port) -> str:
-    """The branch from .git, without starting git: `ref: refs/heads/<branch>`; '' when detached or no git tree."""
+    """The branch as .git says it, without starting git; the commit when detached, '' where there is no git tree."""
     git = port.root / ".git"
     try:
         if git.is_file():  # a worktree: the file names its git directory
             git = (port.root / git.read_text().removeprefix("gitdir:").strip()).resolve()
         return (git / "HEAD").read_text().strip().removeprefix("ref: refs/heads/")
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 

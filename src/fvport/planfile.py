@@ -34,7 +34,7 @@ def read(path: Path) -> list[PlanItem]:
     if not path.is_file():
         return []
     items, section, fenced = [], "", False
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         if line.lstrip().startswith("```"):
             fenced = not fenced
         if fenced:

@@ -7,12 +7,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 import time
+import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
 from fvport import progress
+from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.spec import CHECKS, Port
 
@@ -37,27 +42,64 @@ def module(name: str) -> Any:
 def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evidence:
     """Run one check and write its record. A missing asset ends as a `blocked` record, a finding as a `fail` one.
 
-    The inputs are read before and after: when something changed underneath, the record is not written (it would speak
-    of a tree that never was).
+    A fault of the check itself is `blocked` too, with its place: what it would have found is not known. The inputs are
+    read before and after: when something changed underneath, the record is not written (it would speak of a tree that
+    never was).
     """
     options = options or Options()
     check = module(name)
     started, clock = ev.now(), time.monotonic()
-    before = ev.digests(port, check.inputs(port))
+    before: dict[str, str] = {}
     try:
+        before = ev.digests(port, check.inputs(port))
         with progress.beat(name, quiet=options.quiet):
+            locked_weights(port, before)
             record = check.run(port, options)
-    except BlockedError as error:
-        record = ev.Evidence(name, port.slug, items=[ev.Item(name, "blocked", error.what, todo=error.todo)])
     except UsageError:
         raise
-    except FvportError as error:
-        record = ev.Evidence(name, port.slug, items=[ev.Item(name, "fail", str(error), todo=error.todo)])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the record must say that nothing was proven
+        record = ev.Evidence(name, port.slug, items=[_mishap(name, error)])
     record.started, record.seconds = started, round(time.monotonic() - clock, 3)
-    record.inputs = ev.digests(port, check.inputs(port))
-    changed = [key for key in before if before[key] != record.inputs.get(key)]
-    if changed:
-        raise BlockedError(f"{', '.join(changed)} changed while {name} ran", todo=f"Run again: fvport check {name}")
+    if before:
+        record.inputs = ev.digests(port, check.inputs(port))
+        changed = [key for key in before if before[key] != record.inputs.get(key)]
+        if changed:
+            raise BlockedError(f"{', '.join(changed)} changed while {name} ran", todo=f"Run again: fvport check {name}")
+        record = _partial.merged(port, record, options.components, check.expected(port) if options.components else [])
     record.commit, record.dirty = ev.git_state(port.root)
     ev.write(port, record)
     return record
+
+
+def locked_weights(port: Port, names: Iterable[str]) -> None:
+    """BlockedError unless the official weights among these inputs are the ones of port.lock.json, byte for byte.
+
+    A file is read again only when its size or time changed since it was last read.
+    """
+    from fvport.weights import prep
+
+    components = tuple(name.partition(":")[2] for name in names if name.startswith("weights:"))
+    if components:
+        prep.verify(port, components)
+
+
+def _mishap(name: str, error: Exception) -> ev.Item:
+    """The one item of a check that did not come to its end."""
+    if isinstance(error, BlockedError):
+        return ev.Item(name, "blocked", f"{error.where}: {error.what}" if error.where else error.what, todo=error.todo)
+    if isinstance(error, FvportError):
+        return ev.Item(name, "fail", str(error), todo=error.todo)
+    if os.environ.get("FVPORT_DEBUG") == "1":
+        traceback.print_exception(error)
+    todo = "If the named file is not at fault, report this; FVPORT_DEBUG=1 shows the whole traceback"
+    return ev.Item(name, "blocked", f"{name} did not come to its end: {mishap_words(error)}", todo=todo)
+
+
+def mishap_words(error: BaseException) -> str:
+    """What an unforeseen exception says, and the last line of ours that it passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).resolve().parents[1])
+    frame = next((f for f in reversed(frames) if f.filename.startswith(here)), frames[-1] if frames else None)
+    words = str(error).strip().splitlines()
+    said = f"{type(error).__name__}: {words[0][:300]}" if words else type(error).__name__
+    return f"{said} (at {Path(frame.filename).name}:{frame.lineno})" if frame else said

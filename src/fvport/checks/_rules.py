@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fvport.errors import FvportError
 from fvport.evidence import Item
 
 
@@ -50,7 +51,15 @@ class Family(list[Rule]):
 
 
 def _items(rule: Rule, subject: Any) -> list[Item]:
-    findings = list(rule.check(subject))
+    from fvport.checks import mishap_words
+
+    try:
+        findings = list(rule.check(subject))
+    except FvportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the other rules are still looked at
+        said = f"{rule.id} could not be looked at: {mishap_words(error)}"
+        return [Item(f"{rule.id} itself", "blocked", said, todo="If the named file is not at fault, report this")]
     if not findings:
         return [Item(rule.id, "pass", rule.sentence)]
     return [

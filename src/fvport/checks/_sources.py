@@ -11,14 +11,17 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from fvport.errors import BlockedError
 from fvport.spec import Component, Port
+from fvport.workspace import git
 
 GATE_ONLY = ("noxfile.py", "Makefile", ".github/", "docker/", ".gitattributes", ".gitignore", ".cruft.json")
-NEVER = (".fvport/", "official_weights/", "converted_weights/", ".git/", ".venv/")
+NEVER = (".fvport/", "official_weights/", "converted_weights/", ".git/", ".venv/")  # unless they are committed
+LAYOUT = ("fastvideo", "tests/", "examples/", "scripts/", "docs/")  # where an untracked file can matter
+OUTPUTS = {"outputs", "gate-out", "collected", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Source:
     size: int
     text: str | None  # None: not text
     lines: frozenset[int] | None = None
+    gone: bool = False  # a file of FastVideo that the port deletes
 
     @property
     def runtime(self) -> bool:
@@ -104,14 +108,14 @@ def _source(root: Path, path: str, lines: frozenset[int] | None) -> Source:
         text = None if b"\0" in data[:8192] else data.decode("utf-8")
     except UnicodeDecodeError:
         text = None
-    return Source(path, len(data), text, lines)
+    return Source(path, len(data), text, lines, gone=not file.exists() and lines is not None)
 
 
 def _paths(port: Port) -> dict[str, frozenset[int] | None]:
     found: dict[str, frozenset[int] | None] = _changed(port) or {}
-    found.update(dict.fromkeys(_named(port)))
+    found.update((path, None) for path in _named(port) if not path.startswith(NEVER))
     others = [s for s in _slugs(port.root) if s != port.slug and not port.slug.startswith(f"{s}_")]
-    return {p: lines for p, lines in found.items() if not p.startswith(NEVER) and not any(_of(p, s) for s in others)}
+    return {p: lines for p, lines in found.items() if not any(_of(p, s) for s in others)}
 
 
 def _slugs(root: Path) -> list[str]:
@@ -148,26 +152,61 @@ def _named(port: Port) -> list[str]:
 
 
 def _changed(port: Port) -> dict[str, frozenset[int] | None] | None:
-    """{path: changed lines, or None for a new file} against the FastVideo that the port lies on; None without git."""
-    declaration = port.file.relative_to(port.root).as_posix()
-    brought = _git(port.root, "log", "--diff-filter=A", "--format=%H", "--", declaration)
-    base = (
-        _git(port.root, "rev-parse", "--verify", "-q", f"{brought.split()[-1]}^")
-        if brought and brought.split()
-        else None
-    )
-    if not base:
+    """{path: changed lines, or None for a new file} against the FastVideo that the port lies on; None without git.
+
+    A file of FastVideo that is gone has no line. Raises BlockedError where git cannot say what the port changed.
+    """
+    base = _base(port)
+    if base is None:
         return None
+    diff = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--relative")
+    words = _git(port.root, *diff, "--name-status", "-z", base).split("\0")
     found: dict[str, frozenset[int] | None] = {}
-    for line in (_git(port.root, "diff", "--name-status", "--no-renames", base.strip()) or "").splitlines():
-        status, _, path = line.partition("\t")
-        if status == "A":
-            found[path] = None
-        elif status == "M":
-            found[path] = _changed_lines(_git(port.root, "diff", "-U0", base.strip(), "--", path) or "")
-    for path in (_git(port.root, "ls-files", "--others", "--exclude-standard") or "").splitlines():
-        found[path] = None
-    return found
+    for status, path in zip(words[::2], words[1::2], strict=False):
+        if status == "M":
+            found[path] = _changed_lines(_git(port.root, *diff, "-U0", base, "--", path))
+        else:
+            found[path] = frozenset() if status == "D" else None
+    listed = _git(port.root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
+    return found | {path: None for path in listed if path and _matters(path)}
+
+
+def _matters(path: str) -> bool:
+    """Whether an untracked file can be of the port: what FastVideo, a test or an example could read, not an output."""
+    if path.startswith(NEVER):
+        return False
+    if path.endswith(".py"):
+        return "/" not in path or path.startswith(LAYOUT)
+    return path.startswith(LAYOUT) and not OUTPUTS & set(path.split("/")[:-1])
+
+
+def _base(port: Port) -> str | None:
+    """The commit that the port was put on; None where its files lie in no git tree.
+
+    A history that is cut off, or that has no commit before the port, would hide every changed file of FastVideo.
+    """
+    if git.top_level(port.root) is None:
+        return None
+    declaration = port.file.relative_to(port.root).as_posix()
+    brought = _git(port.root, "log", "--diff-filter=A", "--format=%H", "--", declaration).split()
+    if brought:
+        before = git.run(port.root, "rev-parse", "--verify", "-q", f"{brought[-1]}^")
+        if before.returncode == 0:
+            return before.stdout.decode().strip()
+        if _git(port.root, "rev-parse", "--is-shallow-repository").strip() == "true":
+            what = "the history is cut off (a shallow clone), so nobody can tell what the port changes in FastVideo"
+            raise BlockedError(what, where=str(port.root), todo="Run: git fetch --unshallow (in CI: fetch-depth: 0)")
+        what = f"no commit comes before the one that brought {declaration}, so FastVideo's files and the port's are one"
+        raise BlockedError(what, where=str(port.root), todo="Put the port on FastVideo's history: fvport workspace")
+    if git.run(port.root, "check-ignore", "-q", declaration).returncode == 0:
+        return None  # a folder that another project ignores: not a tree of FastVideo
+    head = git.run(port.root, "rev-parse", "--verify", "-q", "HEAD")
+    return head.stdout.decode().strip() if head.returncode == 0 else None
+
+
+def in_git(port: Port) -> bool:
+    """Whether git told what the files of the port are; else they are found by name alone."""
+    return _base(port) is not None
 
 
 def _changed_lines(diff: str) -> frozenset[int]:
@@ -177,11 +216,10 @@ def _changed_lines(diff: str) -> frozenset[int]:
     return frozenset(lines)
 
 
-def _git(root: Path, *args: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-c", "core.quotepath=off", "-C", str(root), *args], capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
+def _git(root: Path, *args: str) -> str:
+    """Standard output; bytes that are no UTF-8 are replaced, for they may stand in any file that was changed."""
+    done = git.run(root, *args)
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+        raise BlockedError(f"git {args[0]} failed: {words[-1]}", where=str(root))
+    return done.stdout.decode("utf-8", errors="replace")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`boundary`: what the port's files may hold and import. Parses, never imports; rules FV300 to FV315."""
+"""`boundary`: what the port's files may hold and import. Parses, never imports; rules FV300 to FV317."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.checks import _classes as classes
 from fvport.checks import _imports as imports
+from fvport.checks import _native_side as native
 from fvport.checks import _sources as sources
 from fvport.checks._rules import Family, Finding
 from fvport.checks._sources import Source, Sources
@@ -31,6 +32,10 @@ def run(port: Port, options: Options) -> ev.Evidence:
     edited = [source.path for source in found.files if source.lines is not None]
     if edited:
         record.notes.append(f"FastVideo files that the port changes: {', '.join(edited)}")
+    if not sources.in_git(port):
+        record.notes.append(
+            "no git tree here: the port's files were found by name, changes of FastVideo's are not seen"
+        )
     return record
 
 
@@ -367,3 +372,29 @@ def attention_layers(s: Sources) -> Iterator[Finding]:
         if "LocalAttention" in used and "DistributedAttention" not in used:
             what = "has LocalAttention alone: full-sequence self-attention needs DistributedAttention"
             yield Finding(source.path, what, component=c.name)
+
+
+# --- what would make the evidence worthless --------------------------------------------------------------------------
+
+
+@RULES.rule("FV316")
+def nothing_deleted(s: Sources) -> Iterator[Finding]:
+    """The port deletes no file of FastVideo."""
+    for source in s.files:
+        if source.gone:
+            yield Finding(source.path, "is FastVideo's and is deleted", "Bring it back from the commit before the port")
+
+
+@RULES.rule("FV317")
+def tests_use_the_native_side(s: Sources) -> Iterator[Finding]:
+    """A parity test has no way to the official side: it computes with the native object that it is given."""
+    tests = {s.port.test_file(c): c for c in s.port.components.values() if c.needs_parity}
+    for path, component in tests.items():
+        source = s.get(path) or sources._source(s.port.root, path, None)
+        if source.python and isinstance(source.tree, ast.Module):
+            for line, what in native.problems(source.tree):
+                yield Finding(_at(source, line), what, component=component.name)
+    for source in s.files:
+        if source.path.endswith("conftest.py") and source.path.startswith("tests/") and source.lines is None:
+            for line, what in native.conftest_problems(source.tree):
+                yield Finding(_at(source, line), what)

@@ -15,11 +15,13 @@ from typing import Any
 from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.checks import _fields as fields
-from fvport.errors import FvportError
+from fvport.errors import BlockedError, FvportError
 from fvport.evidence import Item
 from fvport.spec import Component, Port
 
 Json = dict[str, Any]
+LIMIT = 900  # seconds for the official library's answer
+TOKENS = ("tokenizer", "processor")  # kinds of component that are all files and no weights
 
 
 def run(port: Port, options: Options) -> ev.Evidence:
@@ -52,20 +54,39 @@ def run(port: Port, options: Options) -> ev.Evidence:
 def inputs(port: Port) -> list[str]:
     names = ["tree:fastvideo", "port:components", "port:official", "port:presets", "port:port", "package:fvport"]
     names += [f"package:{name}" for name in ("diffusers", "transformers", "torch")]
-    names += [f"file:{path}" for path in _jsons(port, port.official_weights) + _jsons(port, port.load_tree)]
+    names += [f"file:{path}" for path in _texts(port, port.official_weights) + _texts(port, port.load_tree)]
+    names += [f"weights:{c.name}" for c in port.components.values() if c.mode != "external"]
     return names
 
 
-def _jsons(port: Port, folder: Path) -> list[str]:
-    """The JSON files of a release that say how it is built: the index, and each component's."""
+def _texts(port: Port, folder: Path) -> list[str]:
+    """The files of a release that say how it is built: the index, each component's JSON, all of a tokenizer's."""
     names = ["model_index.json"]
     for c in port.components.values():
-        for part in {c.weights or c.name, c.tokenizer} - {""}:
-            names += [
-                f"{part}/{file.name}" for file in sorted((folder / part).glob("*.json")) if "index" not in file.name
-            ]
+        part = c.weights or c.name
+        if _of_tokens(c, part):
+            continue
+        names += [f"{part}/{f.name}" for f in sorted((folder / part).glob("*.json")) if "index" not in f.name]
+    for part in _token_folders(port):
+        names += [f"{part}/{file.relative_to(folder / part).as_posix()}" for file in _plain(folder / part)]
     base = folder.relative_to(port.root).as_posix()
     return sorted({f"{base}/{name}" for name in names})
+
+
+def _token_folders(port: Port) -> list[str]:
+    parts = port.components.values()
+    return sorted({c.tokenizer for c in parts} | {c.weights or c.name for c in parts if c.kind in TOKENS} - {""})
+
+
+def _of_tokens(c: Component, part: str) -> bool:
+    """Whether every file of this folder decides what a text becomes: merges.txt and spiece.model like any JSON."""
+    return part == c.tokenizer or c.kind in TOKENS
+
+
+def _plain(folder: Path) -> list[Path]:
+    """A tokenizer's files, without hidden ones."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in found if not any(p.startswith(".") for p in file.relative_to(folder).parts)]
 
 
 def expected(port: Port) -> list[str]:
@@ -103,10 +124,15 @@ def official_facts(port: Port) -> Json:
         job_file.write_text(json.dumps(job), encoding="utf-8")
         command = [oracle._python(port), "-I", official_facts.__file__, str(job_file), str(out)]
         with log.open("wb") as stream:
-            subprocess.run(command, check=False, stdout=stream, stderr=stream, timeout=900)
-        if not out.is_file():
-            raise FvportError(f"the official library gave no answer{tail(log)}")
-        return json.loads(out.read_text(encoding="utf-8"))
+            try:
+                subprocess.run(command, check=False, stdout=stream, stderr=stream, timeout=LIMIT)
+            except subprocess.TimeoutExpired:
+                what = f"the official library gave no answer within {LIMIT} s{tail(log)}"
+                raise BlockedError(what, todo="Run again: fvport check config") from None
+        try:
+            return json.loads(out.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise FvportError(f"the official library gave no answer{tail(log)}") from None
 
 
 def official_job(port: Port, asked: Json) -> Json:
@@ -130,6 +156,7 @@ def official_job(port: Port, asked: Json) -> Json:
         "prompts": asked["prompts"],
         "pipeline": "" if pipeline.startswith("oracle:") else pipeline,
         "call": port.official.pipeline.call,
+        "oracle": str(port.folder / "oracle.py"),
         "import_roots": [str(port.root / port.official.import_root)] if port.official.import_root else [],
     }
 
@@ -180,13 +207,26 @@ def tree_items(port: Port, c: Component) -> list[Item]:
             return [
                 Item(f"{c.name}: load tree", "blocked", f"there is no {old}", component=c.name, todo="Run: fvport prep")
             ]
-        for file in sorted(old.glob("*.json")):
-            if "index" not in file.name:
-                found += fields.file_differences(file, new / file.name, c, rewritten=part != c.tokenizer)
+        tokens = _of_tokens(c, part)
+        for file in _plain(old) if tokens else sorted(old.glob("*.json")):
+            other = new / file.relative_to(old)
+            if file.suffix != ".json":
+                found += _other_bytes(file, other)
+            elif tokens or "index" not in file.name:
+                found += fields.file_differences(file, other, c, rewritten=not tokens)
     name, todo = f"{c.name}: load tree", "Build it again: fvport check conversion"
     if not found:
         return [Item(name, "pass", "its JSON files are the official ones", component=c.name)]
     return [Item(f"{name}: {where}", "fail", what, component=c.name, todo=todo) for where, what in found]
+
+
+def _other_bytes(old: Path, new: Path) -> list[tuple[str, str]]:
+    import filecmp
+
+    name = f"{old.parent.name}/{old.name}"
+    if not new.is_file():
+        return [(name, f"{name} is not in the load tree")]
+    return [] if filecmp.cmp(old, new, shallow=False) else [(name, f"{name} is another one")]
 
 
 def index_items(port: Port) -> list[Item]:
@@ -198,7 +238,11 @@ def index_items(port: Port) -> list[Item]:
     if missing:
         todo = "Run: fvport prep, then fvport check conversion"
         return [Item("model_index", "blocked", f"there is no {missing.relative_to(port.root)}", todo=todo)]
-    old, new = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    try:
+        old, new = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    except ValueError as error:
+        todo = "Fetch the release again: fvport prep; then: fvport check conversion"
+        return [Item("model_index: JSON", "fail", f"model_index.json is not JSON ({error})", todo=todo)]
     problems = fields.index_problems(old, new, port)
     if not problems:
         return [Item("model_index", "pass", "same components as the official one, with the port's pipeline class")]

@@ -42,7 +42,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
 
 
 def inputs(port: Port) -> list[str]:
-    return [*sides.inputs(port), "tree:fastvideo/layers"]
+    return sides.inputs(port)
 
 
 def expected(port: Port) -> list[str]:

@@ -63,7 +63,7 @@ def example_path(port: Port) -> str:
 def run(port: Port, options: Options) -> ev.Evidence:
     """One item a rule; the page's figures are compared with the evidence of the checks that made them."""
     path = port.root / page_path(port)
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     return ev.Evidence("docs", port.slug, items=RULES.items(Page(port, page_path(port), text)))
 
 
@@ -80,7 +80,8 @@ def expected(port: Port) -> list[str]:
 def outdated(port: Port) -> list[str]:
     """For the gate: why the page's generated block, which is outside every digest, does not hold any more."""
     path = port.root / page_path(port)
-    block = Page(port, page_path(port), path.read_text(encoding="utf-8") if path.is_file() else "").block
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    block = Page(port, page_path(port), text).block
     return [f"{page_path(port)}: {problem}" for problem in figures.problems(port, block or "")]
 
 
@@ -89,6 +90,10 @@ def there(page: Page) -> Iterator[Finding]:
     """The docs page is there."""
     if not page.text.strip():
         yield Finding(page.path, "is not there or is empty", "Bring it back: fvport new renders it")
+    for number, line in page.lines:
+        if "\N{REPLACEMENT CHARACTER}" in line:
+            yield Finding(f"{page.path}:{number}", "is not UTF-8 text", "Save the page as UTF-8")
+            return
 
 
 @RULES.rule("FV402")
@@ -182,7 +187,7 @@ def example_command(page: Page) -> Iterator[Finding]:
     if not commands:
         yield Finding(page.path, f"does not say: python {path}")
         return
-    known = _options(file.read_text(encoding="utf-8"))
+    known = _options(file.read_text(encoding="utf-8", errors="replace"))
     for number, words in commands:
         for word in words:
             if word.startswith("--") and word.partition("=")[0] not in known:
@@ -212,7 +217,7 @@ def _options(source: str) -> set[str]:
     known = {"--help"}
     try:
         tree = ast.parse(source)
-    except SyntaxError:
+    except (SyntaxError, ValueError):
         return known
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument":

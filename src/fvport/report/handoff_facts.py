@@ -129,7 +129,7 @@ def concerns(port: Port, c: Component) -> list[str]:
 def open_questions(port: Port) -> list[str]:
     """Rows Q### of PORT_STATUS.md that are not closed."""
     status = port.folder / "PORT_STATUS.md"
-    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    lines = status.read_text(encoding="utf-8", errors="replace").splitlines() if status.is_file() else []
     return [line.strip("| ") for line in lines if line.startswith("| Q") and "resolved" not in line.lower()]
 
 

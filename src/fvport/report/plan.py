@@ -69,7 +69,7 @@ def sync(port: Port) -> Progress:
         new[plan] = _ticked(new[plan], plan, verdict)
     result = Progress(verdict.plan, synced=True)
     for path, text in new.items():
-        if text != path.read_text(encoding="utf-8"):
+        if text != _text(path):
             part = path.with_name(f"{path.name}.{os.getpid()}.part")
             part.write_text(text, encoding="utf-8")
             os.replace(part, path)
@@ -92,8 +92,16 @@ def _ticked(text: str, path: Path, verdict: Verdict) -> str:
     return "".join(lines)
 
 
+def _text(path: Path) -> str:
+    """A file that is to be written back must be read whole: UsageError where it is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UsageError("is not UTF-8 text", where=str(path), todo="Save it as UTF-8, then run again") from None
+
+
 def _filled(port: Port, verdict: Verdict, path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
+    text = _text(path)
 
     def fill(match: Any) -> str:
         name = match[2]

@@ -96,10 +96,9 @@ def _hashes(entry: Any) -> dict[str, str]:
 
 
 def _entry(port: Port, component: Component, cache: _Cache) -> dict[str, Any]:
-    folders = [sides.folder_of(component), *([component.tokenizer] if component.tokenizer else [])]
     files: list[dict[str, Any]] = []
     tensors: dict[str, manifest.TensorInfo] = {}
-    for name in folders:
+    for name in folders_of(component):
         folder = port.official_weights / name
         if not folder.is_dir():
             what = f'"{name}" of {component.name} is not in the release'
@@ -111,6 +110,11 @@ def _entry(port: Port, component: Component, cache: _Cache) -> dict[str, Any]:
     table = sorted((name, info.dtype, list(info.shape)) for name, info in tensors.items())
     digest = "sha256:" + hashlib.sha256(json.dumps(table).encode()).hexdigest()
     return {"files": files, "tensors": {"count": len(tensors), "digest": digest}}
+
+
+def folders_of(component: Component) -> list[str]:
+    """The component's folders in the release: its own, and its tokenizer's."""
+    return [sides.folder_of(component), *([component.tokenizer] if component.tokenizer else [])]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -151,6 +155,18 @@ def verify(port: Port, names: tuple[str, ...] = ()) -> None:
     cache.save()
 
 
+def difference(port: Port, name: str) -> str:
+    """How a component's official files differ from port.lock.json, in a sentence without machine paths; or ''."""
+    if name not in port.components:
+        return ""
+    try:
+        verify(port, (name,))
+    except BlockedError as error:
+        where = error.where.removeprefix(f"{port.official_weights}/").removeprefix(f"{port.root}/")
+        return f"{where} {error.what}"
+    return ""
+
+
 def _verify_file(port: Port, cache: _Cache, file: dict[str, Any], todo: str) -> None:
     path = port.official_weights / file["name"]
     if not path.is_file():
@@ -163,11 +179,13 @@ def _verify_file(port: Port, cache: _Cache, file: dict[str, Any], todo: str) -> 
 
 
 def _no_strangers(port: Port, component: Component, entry: dict[str, Any], todo: str) -> None:
-    folder = port.official_weights / sides.folder_of(component)
+    """A file more can decide as much as another one: an index of shards, tokens that are added."""
     known = set(_hashes(entry))
-    for file in sorted(folder.glob("*.safetensors")):
-        if f"{sides.folder_of(component)}/{file.name}" not in known:
-            raise BlockedError("is not in port.lock.json", where=str(file), todo=todo)
+    for name in folders_of(component):
+        folder = port.official_weights / name
+        for file in _files(folder):
+            if f"{name}/{file.relative_to(folder).as_posix()}" not in known:
+                raise BlockedError("is not in port.lock.json", where=str(file), todo=todo)
 
 
 class _Cache:

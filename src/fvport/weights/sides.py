@@ -20,6 +20,8 @@ from fvport.weights.lint import Case, Finding, Shape, lint
 from fvport.weights.mapping import Rules
 from fvport.weights.values import Store, dtype_name
 
+PACKAGES = ("fvport", "torch", "diffusers", "transformers", "safetensors")
+
 
 def components(port: Port, only: tuple[str, ...] = ()) -> list[Component]:
     """Components whose weights a native class loads, the port's or FastVideo's; `only` names some of them."""
@@ -117,10 +119,13 @@ def prefetch(port: Port, chosen: list[Component], *questions: str) -> None:
 
 
 def inputs(port: Port) -> list[str]:
-    """What every weight check read: the declaration, the lock, the port's files, and FastVideo's own loading code."""
-    names = ["package:fvport", "port:official", "tree:fastvideo/configs/models", "tree:fastvideo/models/loader"]
-    names += [f"file:fastvideo/configs/pipelines/{port.slug}.py", "file:fastvideo/registry.py"]
+    """What every weight check read: the declaration, the lock, and all code that makes the native side.
+
+    A native class is what its file, every helper that it imports, FastVideo's layers and registries, and the libraries
+    below make of it, so it is the whole tree that counts and not a list of files.
+    """
+    names = ["port:official", "port:fastvideo", "tree:fastvideo"]
+    names += [f"package:{name}" for name in PACKAGES]
     for component in components(port):
-        names += [f"port:components.{component.name}", f"weights:{component.name}", f"file:{component.native_file}"]
-        names += [f"file:{component.config_file}"] if component.config else []
+        names += [f"port:components.{component.name}", f"weights:{component.name}"]
     return names

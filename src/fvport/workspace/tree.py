@@ -36,6 +36,7 @@ def reference_clone(port: Port) -> str:
 def excluded(port: Port) -> list[str]:
     """Lines for .git/info/exclude: what a port writes and never commits."""
     lines = [".fvport/", "official_weights/", "converted_weights/", "__pycache__/", ".pytest_cache/", ".nox/"]
+    lines += ["/outputs/", "/gate-out/", "/collected/"]  # what the example and a CI run leave behind
     return lines + ([f"/{reference_clone(port)}/"] if reference_clone(port) else [])
 
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run of some components only: what the check already knew about the others stays in its record.
+
+Nothing is taken over unless it speaks of this very tree: same inputs with the same digests, same device, same scale.
+What no run has shown stays missing, and the gate asks for it.
+"""
+
+from __future__ import annotations
+
+from fvport import evidence as ev
+from fvport.errors import UsageError
+from fvport.spec import Port
+
+BY_COMPONENT = ("mapping", "keys", "config", "conversion", "parity")  # these checks look at Options.components
+
+
+def merged(port: Port, record: ev.Evidence, components: tuple[str, ...], expected: list[str]) -> ev.Evidence:
+    """`record`, of `components` only, with the other components' items of the record on disk where that one holds."""
+    if not components or record.check not in BY_COMPONENT:
+        return record
+    old = _usable(port, record)
+    if old is None:
+        return record
+    ran = set(components) | {item.component for item in record.items if item.component}
+    names = {item.name for item in record.items}
+    kept = [item for item in old.items if _stays(item, ran, names, expected)]
+    others = list(dict.fromkeys(item.component for item in kept if item.component))
+    if not kept:
+        return record
+    record.items = kept + record.items
+    record.notes = [note for note in record.notes if not note.startswith("only ")]
+    record.notes += [note for note in old.notes if note not in record.notes and note.startswith(_heads(others))]
+    said = f"{', '.join(others) or 'the rest'}: from the run of {old.started or 'before'} on the same inputs"
+    record.notes.append(said + (f" (commit {old.commit[:12]})" if old.commit else ""))
+    record.artifacts = list(dict.fromkeys([*old.artifacts, *record.artifacts]))
+    return record
+
+
+def _usable(port: Port, record: ev.Evidence) -> ev.Evidence | None:
+    """The record on disk, when it is whole and was made from the same inputs in the same way."""
+    try:
+        old = ev.read(port, record.check)
+    except UsageError:
+        return None
+    if old is None or (old.check, old.port) != (record.check, record.port):
+        return None
+    same = (old.inputs, old.device, old.scale) == (record.inputs, record.device, record.scale)
+    return old if same and record.inputs else None
+
+
+def _stays(item: ev.Item, ran: set[str], names: set[str], expected: list[str]) -> bool:
+    if item.component:
+        return item.component not in ran
+    return item.name not in names and (item.name in expected or item.name.startswith(_heads(expected)))
+
+
+def _heads(names: list[str]) -> tuple[str, ...]:
+    return tuple(f"{name}:" for name in names)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a command line ends when something goes wrong: one sentence, one exit code, and one JSON document with --json.
+
+No exception that nobody foresaw may end with the exit code of a verdict: 1 says that a port is wrong, and only a check
+that compared something says that. FVPORT_DEBUG=1 shows the traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from fvport.errors import INTERNAL, USAGE, FvportError
+
+INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as a shell says it
+
+
+def run(app: Any) -> None:
+    """Run a typer app so that its own complaints about the command line come here as exceptions."""
+    code = app(standalone_mode=False)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextlib.contextmanager
+def told(*, as_json: bool) -> Iterator[None]:
+    """Run the block; an exception ends the process with a sentence. SIGTERM ends it as Ctrl-C does, children too."""
+    caught: list[int] = []
+    _listen(caught)
+    try:
+        yield
+    except FvportError as error:
+        _end(str(error), error.exit_code, as_json)
+    except KeyboardInterrupt:
+        code = TERMINATED if caught else INTERRUPTED
+        _end(f"{'ended by SIGTERM' if caught else 'interrupted'}; nothing half-written was kept", code, as_json)
+    except BrokenPipeError:
+        _silence()
+        sys.exit(USAGE)
+    except Exception as error:  # noqa: BLE001 - the last place that can turn it into a sentence
+        _debug(error)
+        _end(*_sentence(error), as_json)
+
+
+def _listen(caught: list[int]) -> None:
+    def stop(number: int, frame: Any) -> None:
+        if not caught:  # the second one must not break into the cleaning up after the first
+            caught.append(number)
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _sentence(error: Exception) -> tuple[str, int]:
+    """What to say, and the exit code."""
+    if hasattr(error, "format_message"):  # the command line itself: click's exceptions, also typer's own copy of them
+        usage = getattr(getattr(error, "ctx", None), "get_usage", None)
+        said = (error.format_message() or "say what to do").strip()
+        said += "" if said.endswith(("?", ".")) else "."
+        return said if usage is None else f"{said} {' '.join(usage().split())}", USAGE
+    if type(error).__name__ == "Abort":
+        return "interrupted; nothing half-written was kept", INTERRUPTED
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", USAGE
+    if isinstance(error, UnicodeError):
+        return f"a file is not UTF-8 text ({error}), read {_place(error)}. Save it as UTF-8", USAGE
+    from fvport.checks import mishap_words
+
+    hint = "Please report this; FVPORT_DEBUG=1 shows the whole traceback"
+    return f"a fault of fvport itself: {mishap_words(error)}. {hint}", INTERNAL
+
+
+def _place(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1:]
+    return f"at {os.path.basename(frame[0].filename)}:{frame[0].lineno}" if frame else "somewhere"
+
+
+def _debug(error: Exception) -> None:
+    if os.environ.get("FVPORT_DEBUG") == "1":
+        traceback.print_exception(error)
+
+
+def _end(said: str, code: int, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"error": said, "exit_code": code}), flush=True)
+    print(f"fvport: {said}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _silence() -> None:
+    """Nobody reads our output any more; do not complain of that again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
