@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
 import gate_support as g
 import pytest
 
-from fvport import spec
+from fvport import gate, spec
 from fvport.checks import Options, boundary, run_check
 from fvport.checks import _imports as imports
 from fvport.spec import Port
@@ -268,3 +269,144 @@ def test_changed_fastvideo_file_counts(tmp_path: Path) -> None:
     (tmp_path / "fastvideo/models/helper.py").write_text("from transformers import AutoModel\n", encoding="utf-8")
     names = [i.name for i in boundary.run(port, Options()).items if i.name.startswith("FV301 ")]
     assert any("models/helper.py" in name for name in names)
+
+
+# --- what git tells --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Port:
+    """A port committed onto a FastVideo of two files."""
+    root = tmp_path / "tree"
+    for name, text in (("old.py", "x = 1\n"), ("stage.py", "name = 'größe'\n")):
+        file = root / "fastvideo/pipelines" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode("latin-1"))
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "FastVideo")
+    port = g.make(root)
+    (root / ".git/info/exclude").write_text("official_weights/\nconverted_weights/\n.fvport/\n", encoding="utf-8")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "port")
+    return port
+
+
+def test_a_history_that_is_cut_off(tree: Port, tmp_path: Path) -> None:
+    """In a shallow clone nobody can tell which files of FastVideo the port changed: blocked, and the gate too."""
+    git(tmp_path, "clone", "-q", "--depth", "1", f"file://{tree.root}", str(tmp_path / "cut"))
+    port = spec.load(tmp_path / "cut")
+    record = run_check(port, "boundary")
+    assert record.verdict == "blocked"
+    assert "shallow" in record.items[0].reason
+    assert "fetch-depth: 0" in record.items[0].todo
+    row = gate.decide(port).row("boundary")
+    assert row is not None
+    assert row.verdict == "blocked"
+    assert any("shallow" in reason for reason in row.reasons)
+
+
+def test_a_port_in_the_first_commit(tmp_path: Path) -> None:
+    """Where no commit comes before the port, its changes of FastVideo cannot be told either."""
+    port = g.make(tmp_path)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "all")
+    assert run_check(port, "boundary").verdict == "blocked"
+
+
+def test_a_deleted_file_of_fastvideo(tree: Port) -> None:
+    """FV316: a file of FastVideo that the port deletes is red."""
+    assert "FV316" not in red(tree)
+    (tree.root / "fastvideo/pipelines/old.py").unlink()
+    assert "fastvideo/pipelines/old.py: is FastVideo's" in red(tree)["FV316"]
+
+
+def test_a_changed_file_in_another_encoding(tree: Port) -> None:
+    """A byte that is no UTF-8 in a changed file of FastVideo is read over, and its other lines still count."""
+    file = tree.root / "fastvideo/pipelines/stage.py"
+    file.write_bytes(file.read_bytes() + "other = 'groß'\n".encode("latin-1"))
+    assert run_check(tree, "boundary").verdict == "pass"
+
+
+def test_outputs_are_not_the_port(tree: Port) -> None:
+    """Untracked outputs neither make the record stale nor count as weights and media; what is committed does."""
+    assert run_check(tree, "boundary").verdict == "pass"
+    before = boundary.inputs(tree)
+    for name in ("outputs/a.mp4", "collected/parity/a.json", "gate-out/x.xml", "notes.txt", "examples/outputs/b.mp4"):
+        (tree.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree.root / name).write_text("x")
+    assert boundary.inputs(tree) == before
+    (tree.root / "fastvideo/helper.py").write_text("x = 1\n")
+    assert "file:fastvideo/helper.py" in boundary.inputs(tree)
+    git(tree.root, "add", "-f", "outputs/a.mp4", "official_weights/toy/model_index.json")
+    git(tree.root, "commit", "-qm", "media")
+    assert "file:official_weights/toy/model_index.json" in boundary.inputs(tree)
+    assert "outputs/a.mp4" in red(tree)["FV305"]
+
+
+def test_a_rule_that_raises(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule that cannot be looked at is blocked by itself; the others are looked at all the same."""
+    rule = next(rule for rule in boundary.RULES if rule.id == "FV305")
+    monkeypatch.setitem(rule.__dict__, "check", lambda s: 1 // 0)
+    record = run_check(port, "boundary")
+    found = next(item for item in record.items if item.verdict != "pass")
+    assert (found.name, found.verdict) == ("FV305 itself", "blocked")
+    assert "ZeroDivisionError" in found.reason
+    assert len(record.items) == len(boundary.RULES)
+
+
+# --- FV317 -----------------------------------------------------------------------------------------------------------
+
+CALL = "lambda native, case: native(**case)"
+WAYS = {
+    "the official library": ("def test", "import diffusers\n\n\ndef test", "imports diffusers"),
+    "a name of it": ("def test", "from transformers import T5Config\n\n\ndef test", "imports transformers"),
+    "the oracle": ("def test", "from fvport.parity import oracle\n\n\ndef test", "imports fvport.parity"),
+    "oracle.py": ("def test", "from tests.local_tests.toy import oracle\n\n\ndef test", "imports tests.local_tests"),
+    "a helper beside": ("def test", "from .helper import call\n\n\ndef test", "imports .helper"),
+    "by name": ("def test", "import importlib\n\n\ndef test", "imports importlib"),
+    "another native": ("def test", "from fastvideo.models.dits import toy\n\n\ndef test", "another object"),
+    "a file": (CALL, "lambda native, case: (native(**case), torch.load('out.pt'))[1]", "calls torch.load"),
+    "not native": (CALL, "lambda native, case: case['sample'] * 2", "never computes with native"),
+    "no function": (CALL, "__import__('x').call", "no function of this file"),
+    "rebinding": (CALL, "lambda native, case: (native := case['m'])(native)", "in place of native"),
+    "another parity": ("def test", "class parity:\n    compare = print\n\n\ndef test", "another parity"),
+    "its compare": ("    parity", "    parity.compare = print\n    parity", "another parity"),
+    "monkeypatch": ("(parity)", "(parity, monkeypatch)", "takes monkeypatch"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_parity_test_without_the_native_side(port: Port, way: str) -> None:
+    """FV317: a parity test that can reach the official outputs without the native object is red, with its component."""
+    old, new, said = WAYS[way]
+    g.edit(port, TEST, old, new)
+    items = [i for i in boundary.run(port, Options()).items if i.name.startswith("FV317 ")]
+    assert any(said in item.reason and item.component == "transformer" for item in items), items
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import pytest\n\n\n@pytest.fixture(name='parity')\ndef mine():\n    return 1\n", "another parity"),
+        ("def pytest_runtest_makereport(item):\n    return 1\n", "pytest_runtest_makereport"),
+        ("import diffusers\n", "imports diffusers"),
+    ],
+)
+def test_a_conftest_of_the_port(tree: Port, text: str, said: str) -> None:
+    """FV317: a conftest.py that the port brings stands before every parity test."""
+    (tree.root / "tests/local_tests/conftest.py").write_text(text)
+    assert said in red(tree)["FV317"]
+
+
+def test_the_shipped_parity_tests_pass() -> None:
+    """FV317: nothing in the template's parity tests is a way around the native object."""
+    from fvport.checks import _native_side
+
+    files = list((Path(boundary.__file__).parents[1] / "scaffold/archetypes").glob("*/parity_test.py.jinja"))
+    assert files
+    for file in files:
+        text = re.sub(r"\{%.*?%\}\n?|\{#.*?#\}\n?", "", file.read_text(), flags=re.DOTALL)
+        text = re.sub(r"\{\{.*?\}\}", "x", text)
+        assert list(_native_side.problems(ast.parse(text))) == [], file
