@@ -168,6 +168,23 @@ def test_approved_reference_is_read_and_never_replaced(tmp_path: Path) -> None:
         store.draft(port, "A GPU", "p0s0", moving(), {"producer": "port", "call": CALL, "versions": {}})
 
 
+def test_approved_references_are_inputs(tmp_path: Path) -> None:
+    """An approved reference is an input of ssim, frames and provenance; a draft, which counts for nothing, is not."""
+    port, _ = stored(tmp_path, approve="")
+    assert store.inputs(port) == []
+    port, _ = stored(tmp_path)
+    base = "file:references/A_GPU/p0s0"
+    assert store.inputs(port) == [f"{base}.safetensors", f"{base}.json"]
+
+
+def test_an_interrupted_draft_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draft is there whole or not at all."""
+    monkeypatch.setattr(store.json, "dumps", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        stored(tmp_path, approve="")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
 def test_missing_changed_and_foreign_references_are_blocked(tmp_path: Path) -> None:
     """Another device, another call and changed bytes are each no reference."""
     port, file = stored(tmp_path)

@@ -59,6 +59,15 @@ def test_a_component_that_agrees_passes_with_one_item_an_output() -> None:
     assert {item.component for item in items} == {"net"}
 
 
+def test_pytests_own_exit_code_counts() -> None:
+    """pytest ended badly (an error in teardown, an internal one) although every test of it is green: red."""
+    given = answer(row()) | {"code": 1}
+    items, _ = parity.component_items(COMPONENT, given)
+    assert verdicts(answer(row()) | {"code": 0})["net: ragged/sample"] == "pass"
+    assert [(item.name, item.verdict) for item in items][-1] == ("net: run", "fail")
+    assert "ended with code 1" in items[-1].reason
+
+
 def test_a_red_output_is_red_whatever_the_others_are() -> None:
     """One bad case among good ones makes the output's item fail, with the sentence and the order to look in."""
     items, _ = parity.component_items(COMPONENT, answer(row(use=0.2), row(ok=False, case="tall"), tests=[]))

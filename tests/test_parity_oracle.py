@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fvport import spec
+from fvport.checks import parity
 from fvport.errors import BlockedError, FvportError
-from fvport.parity import oracle
+from fvport.parity import generation, oracle
 
 PORT_TOML = """schema = 1
 [port]
@@ -148,6 +149,30 @@ def test_key_follows_everything_that_the_numbers_depend_on(port: spec.Port, monk
     monkeypatch.setattr("fvport.evidence.package_digest", lambda name: f"{name}==9")
     keys.append(key())
     assert len(set(keys)) == len(keys)
+
+
+CLONE = 'library = "wan"\nimport_root = "clone/src"\nrequirements = "official.lock"\nweights = "official_weights/toy"'
+
+
+def test_the_clones_code_is_an_input(port: spec.Port) -> None:
+    """A changed line of the reference clone, of its lock, or another version in its environment: another oracle."""
+    text = port.file.read_text(encoding="utf-8").replace('weights = "official_weights/toy"', CLONE)
+    port.file.write_text(text, encoding="utf-8")
+    source, lock = port.root / "clone" / "src" / "net.py", port.root / "official.lock"
+    source.parent.mkdir(parents=True)
+    python = port.state / "oracle-env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    site = port.state / "oracle-env" / "lib" / "python3.11" / "site-packages"
+    changes = [lambda: source.write_text("A = 1\n"), lambda: source.write_text("A = 2\n")]
+    changes += [lambda: lock.write_text("torch==1\n"), lambda: (site / "torch-2.0.dist-info").mkdir(parents=True)]
+    python.write_text("")
+    other, keys = spec.load(port.root), []
+    for change in changes:
+        change()
+        keys.append(oracle.key(other, other.component("net"), "cpu", 0))
+    assert len(set(keys)) == 4
+    for names in (parity.inputs(other), generation.inputs(other)):
+        assert {"tree:clone/src", "file:official.lock"} <= set(names)
 
 
 def test_half_written_results_are_never_used(port: spec.Port) -> None:

@@ -279,6 +279,58 @@ def test_a_default_of_ones_own_is_red(sides: Any) -> None:
     assert "Bright tones" in found.reason
 
 
+def edited(folder: Path, **change: Any) -> None:
+    file = folder / "steps.json"
+    info = json.loads(file.read_text())
+    for key, value in change.items():
+        info[key] = {**info[key], **value} if isinstance(value, dict) and key in info else value
+    file.write_text(json.dumps(info))
+
+
+@pytest.mark.parametrize(
+    ("official_says", "native_says", "words"),
+    [
+        ({"arguments": {"flow_shift": 3.0}}, {}, "natively nothing of that name"),
+        ({"arguments": {"eta": 0}}, {"arguments": {"eta": None}}, "eta is 0 officially, None natively"),
+        ({"defaults": {"num_frames": 81}}, {"arguments": {"num_frames": 49}}, "81 officially, 49 natively"),
+        ({"defaults": {"height": None}}, {"arguments": {"height": 480}}, "left to the official pipeline"),
+        ({"defaults": {"num_frames": 81}}, {}, "natively nothing of that name"),
+    ],
+)
+def test_an_argument_of_one_side_only_is_red(sides: Any, official_says: Any, native_says: Any, words: str) -> None:
+    """Missing on either side is no agreement, 0 is not nothing, and a default of the official call counts."""
+    _, official, native, _ = sides
+    edited(official / "p0s0", **official_says)
+    edited(native / "p0s0", **native_says)
+    item = pipeline._arguments(*pipeline._pair(official, native, "p0s0"))
+    assert item.verdict == "fail"
+    assert words in item.reason
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [({"transformer": "NotTinyTransformer"}, "ran as transformer"), ({"vae": "Vae"}, "is no module of the pipeline")],
+)
+def test_classes_go_by_their_exact_names(sides: Any, classes: dict[str, str], words: str) -> None:
+    """A class whose name only ends alike, or a declared component that nobody saw, is red."""
+    port, official, native, _ = sides
+    file = native / "p0s0" / "steps.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"classes": classes}))
+    item = pipeline._classes(port, pipeline._pair(official, native, "p0s0")[1])
+    assert item.verdict == "fail"
+    assert words in item.reason
+
+
+def test_a_variation_that_changes_nothing_is_no_pass(sides: Any) -> None:
+    """Where the official side itself does not answer to an argument, two equal answers prove nothing about it."""
+    port, official, native, calls = sides
+    for side in (official, native):
+        (side / "seed" / "steps.safetensors").write_bytes((side / "p0s0" / "steps.safetensors").read_bytes())
+    item = pipeline.varied(port, official, native, calls)[0]
+    assert (item.verdict, item.metrics["official_change"]) == ("blocked", 0.0)
+    assert "proves nothing" in item.reason
+
+
 def test_an_ignored_argument_is_red(sides: Any) -> None:
     """A native side that answers a changed seed with the old noise is caught by the variation."""
     port, official, native, calls = sides
