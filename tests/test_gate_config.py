@@ -15,6 +15,7 @@ import pytest
 from fvport import spec
 from fvport.checks import _fields as fields
 from fvport.checks import config, smoke
+from fvport.errors import BlockedError
 from fvport.evidence import Item
 from fvport.spec import Component, Port, PresetValue
 
@@ -349,3 +350,63 @@ def test_inputs_are_known_schemes(port: Port) -> None:
     from fvport import evidence as ev
 
     assert ev.digests(spec.load(port.root), [*config.inputs(port), *smoke.inputs(port)])
+
+
+TOKENIZER = """
+[components.text_encoder]
+kind = "text_encoder"
+mode = "reuse"
+official = "transformers:T"
+native = "fastvideo.models.encoders.t:T"
+weights = "text_encoder"
+tokenizer = "tokenizer"
+"""
+
+
+def test_files_that_make_token_ids(port: Port) -> None:
+    """merges.txt and spiece.model decide ids like any JSON: they are inputs, and the load tree's must be the same."""
+    g.edit(port, "tests/local_tests/toy/port.toml", "[presets.default]", TOKENIZER + "[presets.default]")
+    port = spec.load(port.root)
+    for base in (port.official_weights, port.load_tree):
+        (base / "text_encoder").mkdir(parents=True)
+        (base / "tokenizer").mkdir(parents=True)
+        (base / "tokenizer/spiece.model").write_bytes(b"\x00one")
+        (base / "tokenizer/merges.txt").write_text("a b")
+    names = config.inputs(port)
+    assert "file:official_weights/toy/tokenizer/spiece.model" in names
+    assert "file:converted_weights/toy/tokenizer/merges.txt" in names
+    assert "weights:text_encoder" in names
+    assert not [name for name in names if "//" in name or name.endswith(".safetensors")]
+    encoder = port.components["text_encoder"]
+    assert reasons(config.tree_items(port, encoder)) == ""
+    (port.load_tree / "tokenizer/spiece.model").write_bytes(b"\x00two")
+    assert "tokenizer/spiece.model is another one" in reasons(config.tree_items(port, encoder))
+    (port.load_tree / "tokenizer/merges.txt").unlink()
+    assert "tokenizer/merges.txt is not in the load tree" in reasons(config.tree_items(port, encoder))
+
+
+def test_an_index_that_is_no_json(port: Port) -> None:
+    """A broken model_index.json is a failed item with a sentence."""
+    (port.load_tree / "model_index.json").write_text("{")
+    item = config.index_items(port)[0]
+    assert item.verdict == "fail"
+    assert "is not JSON" in item.reason
+
+
+def test_a_library_that_never_answers(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An official library that hangs is blocked after the limit, not a traceback."""
+    from fvport.models import native_facts
+    from fvport.parity import oracle
+
+    script = port.root / "sleep.sh"
+    script.write_text("#!/bin/sh\nexec sleep 30\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(oracle, "official_folder", lambda port, c: port.official_weights)
+    monkeypatch.setattr(oracle, "_python", lambda port: str(script))
+    monkeypatch.setattr(native_facts, "questions", lambda port: EMPTY)
+    monkeypatch.setattr(config, "LIMIT", 0.2)
+    with pytest.raises(BlockedError, match="no answer within"):
+        config.official_facts(port)
+
+
+EMPTY: dict[str, Any] = {"schedulers": [], "encoders": [], "steps": [], "prompts": []}

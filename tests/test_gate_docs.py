@@ -113,3 +113,11 @@ def test_prose_is_an_input(port: Port) -> None:
     before = ev.digests(port, docs.inputs(port))
     g.edit(port, PAGE, "one gigabyte", "two gigabytes")
     assert ev.digests(port, docs.inputs(port)) != before
+
+
+def test_a_page_in_another_encoding(port: Port) -> None:
+    """FV401: a page that is no UTF-8 is red with its line, not a traceback."""
+    page = port.root / "docs/inference/toy.md"
+    page.write_bytes(page.read_bytes() + "größer\n".encode("latin-1"))
+    items = [item for item in docs.run(port, Options()).items if item.name.startswith("FV401 ")]
+    assert "is not UTF-8 text" in items[0].reason

@@ -47,7 +47,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     if not options.components:
         signature, presets = official.get("signature", {}), native.get("presets", {})
         record.items += fields.preset_items(port, signature, presets, native.get("pipeline_config"))
-    record.environment = fastvideo_api.environment(port.root)
+    record.environment = fastvideo_api.environment(port.root) | native.get("environment", {})
     return record
 
 
@@ -75,7 +75,7 @@ def _texts(port: Port, folder: Path) -> list[str]:
 
 def _token_folders(port: Port) -> list[str]:
     parts = port.components.values()
-    return sorted({c.tokenizer for c in parts} | {c.weights or c.name for c in parts if c.kind in TOKENS} - {""})
+    return sorted(({c.tokenizer for c in parts} | {c.weights or c.name for c in parts if c.kind in TOKENS}) - {""})
 
 
 def _of_tokens(c: Component, part: str) -> bool:

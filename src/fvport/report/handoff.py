@@ -179,25 +179,30 @@ def _conversion(port: Port, verdict: Verdict) -> Block:
 
 def _pipeline(port: Port, verdict: Verdict) -> Block:
     """pipeline_context and pipeline_handoff in one."""
-    slug, call = port.slug, port.official.pipeline
-    index = facts.index(port, port.load_tree)
-    modules = [key for key in index if not key.startswith("_")]
-    passthrough = [c.name for c in port.components.values() if c.mode == "passthrough"]
-    folder = f"fastvideo/pipelines/basic/{slug}"
-    smoke = verdict.row("smoke")
-    entry = facts.entry(port, folder)
-    config = f"fastvideo/configs/pipelines/{slug}.py"
-    tests = "tests/local_tests/pipelines"
-    row = verdict.row("pipeline")
-    said = "; ".join(i.name for i in row.record.items) if row and row.record else unknown("evidence of pipeline")
     return {
-        "model_family": slug,
+        "model_family": port.slug,
         "mode": "pipeline",
-        "workload_types": list(port.port.workload_types),
-        "modalities": {
-            "inputs": [w[0] for w in port.port.workload_types],
-            "outputs": [w[-1] for w in port.port.workload_types],
-        },
+        **_pipeline_official(port),
+        **_pipeline_index(port, verdict),
+        **_pipeline_parts(port, verdict),
+        **_pipeline_files(port, verdict),
+        **_pipeline_proofs(port, verdict),
+        **facts.state_files(port),
+        "readme_updated": (port.folder / "README.md").is_file(),
+        "port_state_updated": (port.folder / "PORT_STATUS.md").is_file(),
+        "blockers": facts.blockers(verdict),
+        "concerns": verdict.risks,
+        "next_step": _pipeline_next(verdict),
+        "escape_hatch": facts.escape(port, verdict),
+    }
+
+
+def _pipeline_official(port: Port) -> Block:
+    """What the official pipeline is and how it is called."""
+    call, workloads = port.official.pipeline, port.port.workload_types
+    return {
+        "workload_types": list(workloads),
+        "modalities": {"inputs": [w[0] for w in workloads], "outputs": [w[-1] for w in workloads]},
         "official_ref_dir": facts.ref(port)[1],
         "official_pipeline_files": [call.cls],
         "official_files_used": [call.cls],
@@ -208,22 +213,36 @@ def _pipeline(port: Port, verdict: Verdict) -> Block:
             "scheduler_and_rng": {"seeds": list(call.seeds), "scheduler": facts.scheduler(port)},
             "output_contract": {k: call.call[k] for k in ("height", "width", "num_frames") if k in call.call},
         },
+    }
+
+
+def _pipeline_index(port: Port, verdict: Verdict) -> Block:
+    """What the load tree's model_index.json asks for, and which class answers."""
+    index = facts.index(port, port.load_tree)
+    modules = [key for key in index if not key.startswith("_")]
+    entry = facts.entry(port, f"fastvideo/pipelines/basic/{port.slug}")
+    file, smoke = facts.rel(port, port.load_tree / "model_index.json"), facts.row_status(verdict, "smoke")
+    said = index.get("_class_name")
+    return {
         "model_index": {
-            "class_name": index.get("_class_name") or unknown(f"{facts.rel(port, port.load_tree)}/model_index.json"),
+            "class_name": said or unknown(file),
             "entry_class_names": entry,
             "required_modules": modules or unknown("the load tree's model_index.json"),
-            "passthrough_modules": passthrough,
+            "passthrough_modules": [c.name for c in port.components.values() if c.mode == "passthrough"],
         },
-        "required_config_modules": {
-            "emitted": modules,
-            "model_index": facts.rel(port, port.load_tree / "model_index.json"),
-            "status": facts.row_status(verdict, "smoke"),
-        },
+        "required_config_modules": {"emitted": modules, "model_index": file, "status": smoke},
         "pipeline_class_resolution": {
-            "model_index_class_name": index.get("_class_name") or unknown("the load tree's model_index.json"),
+            "model_index_class_name": said or unknown("the load tree's model_index.json"),
             "entry_class_names": entry,
-            "status": facts.row_status(verdict, "smoke"),
+            "status": smoke,
         },
+    }
+
+
+def _pipeline_parts(port: Port, verdict: Verdict) -> Block:
+    """The stages and components, and what was converted."""
+    row = verdict.row("pipeline")
+    return {
         "sampling_param": {
             "new_fields": [],
             "cli_fields": [],
@@ -232,9 +251,17 @@ def _pipeline(port: Port, verdict: Verdict) -> Block:
             "cli_fields_added": [],
             "unknown_kwargs_checked": plan.status(verdict, "config", "presets"),
         },
-        "stage_chain": unknown("evidence of pipeline") if not (row and row.record) else said,
+        "stage_chain": _pipeline_said(verdict) if row and row.record else unknown("evidence of pipeline"),
         "components": {name: plan.component_status(verdict, c) for name, c in port.components.items()},
         "conversion": {"dir": facts.rel(port, port.load_tree), "status": facts.row_status(verdict, "conversion")},
+    }
+
+
+def _pipeline_files(port: Port, verdict: Verdict) -> Block:
+    """Where the port's files lie, and what of them was looked at."""
+    slug, smoke = port.slug, verdict.row("smoke")
+    folder, config = f"fastvideo/pipelines/basic/{slug}", f"fastvideo/configs/pipelines/{slug}.py"
+    return {
         "pipeline_config": {
             "file": config,
             "classes": facts.classes(port.root / config),
@@ -253,30 +280,39 @@ def _pipeline(port: Port, verdict: Verdict) -> Block:
             "presets": f"{folder}/presets.py",
             "registry": "fastvideo/registry.py",
             "examples": f"examples/inference/basic/basic_{slug}.py",
-            "smoke_test": f"{tests}/test_{slug}_pipeline_smoke.py",
-            "parity_test": f"{tests}/test_{slug}_pipeline_parity.py",
+            "smoke_test": _pipeline_test(slug, "smoke"),
+            "parity_test": _pipeline_test(slug, "parity"),
         },
         "files_changed": facts.changed(port),
-        "smoke_test": {"path": f"{tests}/test_{slug}_pipeline_smoke.py", "status": facts.row_status(verdict, "smoke")},
+    }
+
+
+def _pipeline_proofs(port: Port, verdict: Verdict) -> Block:
+    """The three runs that prove the pipeline."""
+    slug = port.slug
+    return {
+        "smoke_test": {"path": _pipeline_test(slug, "smoke"), "status": facts.row_status(verdict, "smoke")},
         "pipeline_parity": {
-            "path": f"{tests}/test_{slug}_pipeline_parity.py",
+            "path": _pipeline_test(slug, "parity"),
             "status": facts.row_status(verdict, "pipeline"),
-            "pytest_output": said,
-            "comparison_target": call.cls,
+            "pytest_output": _pipeline_said(verdict),
+            "comparison_target": port.official.pipeline.cls,
         },
         "example": {
             "path": f"examples/inference/basic/basic_{slug}.py",
             "status": facts.row_status(verdict, "example"),
             "output": facts.artifacts(verdict, "example"),
         },
-        **facts.state_files(port),
-        "readme_updated": (port.folder / "README.md").is_file(),
-        "port_state_updated": (port.folder / "PORT_STATUS.md").is_file(),
-        "blockers": facts.blockers(verdict),
-        "concerns": verdict.risks,
-        "next_step": _pipeline_next(verdict),
-        "escape_hatch": facts.escape(port, verdict),
     }
+
+
+def _pipeline_test(slug: str, what: str) -> str:
+    return f"tests/local_tests/pipelines/test_{slug}_pipeline_{what}.py"
+
+
+def _pipeline_said(verdict: Verdict) -> Any:
+    row = verdict.row("pipeline")
+    return "; ".join(i.name for i in row.record.items) if row and row.record else unknown("evidence of pipeline")
 
 
 def _pipeline_next(verdict: Verdict) -> str:
