@@ -52,6 +52,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
         record.items += [Item(rule.id, "blocked", reason) for rule in RULES if rule.id not in TREE_RULES]
         return record
     facts = native_facts.facts(port, options.device)
+    record.environment |= fastvideo_api.agree([facts.get("environment", {})], "smoke")
     parts = [c.name for c in port.components.values() if c.mode in ("port", "reuse")]
     answers = native.try_many(port, [("schema", name) for name in parts], options.device)
     seen = Seen(port, facts, cheap.registration, {name: answers["schema", name] for name in parts})

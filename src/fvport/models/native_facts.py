@@ -53,7 +53,8 @@ def hub_id(port: Port) -> str:
 
 
 def facts(port: Port, device: str = "auto") -> Json:
-    """`{"resolutions", "classes", "presets", "pipeline_config", "schedules", "tokens", "errors"}`, kept by digest.
+    """What FastVideo makes of the port, kept by digest: `{"resolutions", "classes", "presets", "pipeline_config",
+    "schedules", "tokens", "errors", "environment"}`.
 
     Raises BlockedError without a workspace or a load tree, FvportError when FastVideo cannot be started.
     """
@@ -132,6 +133,7 @@ def main(argv: list[str]) -> int:
         except Exception as error:  # noqa: BLE001 - FastVideo may raise anything; the check says it in one sentence
             answer[name] = {}
             answer["errors"][name] = words(error)
+    answer["environment"] = fastvideo_api.seen(port.root)
     part_file = Path(f"{out}.part")
     part_file.write_text(json.dumps(answer), encoding="utf-8")
     os.replace(part_file, out)

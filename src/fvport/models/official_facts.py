@@ -117,7 +117,7 @@ def defaults(job: Json) -> Json:
     """{component: {field: default}} of the class's constructor, or of its configuration class in transformers."""
 
     def of(c: Json) -> Json:
-        cls = official_class(c, job)
+        cls: Any = official_class(c, job)
         config_class = getattr(cls, "config_class", None)
         if config_class is not None and cls.__module__.startswith("transformers"):
             values = config_class().to_dict()
@@ -143,10 +143,11 @@ def schedules(job: Json) -> Json:
     """{scheduler: {"config": {...}, "tables": {steps: {"timesteps": [...], "sigmas": [...]}}}}."""
 
     def of(c: Json) -> Json:
-        named = load(c["official"], job)
+        named: Any = load(c["official"], job)
+        built = not isinstance(named, type)  # a function of oracle.py
         tables, config = {}, {}
         for case in job["steps"]:
-            scheduler = named.from_pretrained(c["folder"]) if inspect.isclass(named) else named(c["folder"], None)
+            scheduler = named(c["folder"], None) if built else named.from_pretrained(c["folder"])
             config = {key: plain(value) for key, value in dict(getattr(scheduler, "config", {})).items()}
             tables[str(case)] = table(scheduler, case)
         return {"config": config, "tables": tables}
