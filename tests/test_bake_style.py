@@ -22,6 +22,11 @@ CASES = {
     "covered": ("WanPipeline", WAN, {}),
     "another_slug": ("WanPipeline", WAN, {"model_slug": "a_rather_long_name_of_a_video_model_v2"}),
     "reuse": ("WanPipeline", WAN, {"components": "auto", "gate_device": "cuda"}),
+    "external": (
+        "WanImageToVideoPipeline",
+        WAN,
+        {"components": "text_encoder=external,vae=external", "workload_type": "i2v"},
+    ),
     "two_encoders": (
         "WanPipeline",
         {

@@ -6,7 +6,7 @@
 {% for c in encoders %}
 {% set _ = precisions.append(c.precision or "fp32") %}
 {% endfor %}
-{% set wan_text = p.official_pipeline.startswith("Wan") %}
+{% set wan_text = encoders and p.official_pipeline.startswith("Wan") %}
 {% set shift = none %}
 {% if p.scheduler and not p.scheduler.config.get("use_dynamic_shifting") %}
 {% set shift = p.scheduler.config.get("flow_shift", p.scheduler.config.get("shift")) %}
@@ -86,7 +86,7 @@ def text_encoders() -> tuple[EncoderConfig, ...]:
 
 
 {% for c in p.components if c.mode == "external" and c.kind in ("vae", "text_encoder", "image_encoder") %}
-# FVPORT-DECIDE: {{ c.name }} is external and has no config here: say how the pipeline loads it and what it hands on.
+# FVPORT-DECIDE: {{ c.name }} is external and has no config here: how does the pipeline load and call it?
 {% endfor %}
 @dataclass
 class {{ p.pipeline_config_class }}(PipelineConfig):
@@ -120,7 +120,7 @@ class {{ p.pipeline_config_class }}(PipelineConfig):
     image_encoder_config: EncoderConfig = field(default_factory={{ c.config_class }})
 {% endfor %}
 
-    # {{ "As most of the checkpoint's values are stored" if p.dit.precision else "FastVideo's own default: how the checkpoint is stored is not known" }}; the gate compares components in fp32 whatever this says.
+    # {{ "As most of the checkpoint's values are stored" if p.dit.precision else "FastVideo's own default (what the checkpoint stores is not known)" }}; the gate compares in fp32.
     dit_precision: str = "{{ p.dit.precision or "bf16" }}"
     # A VAE loses visible detail below fp32, so encode and decode stay there until decoded frames were compared.
     vae_precision: str = "fp32"
