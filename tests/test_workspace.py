@@ -129,6 +129,19 @@ def test_second_port_on_the_same_tree(wheel: Path, tmp_path: Path) -> None:
     assert workspace.make(port).did == "ready"
 
 
+def test_weights_of_a_second_port_stay_out_of_a_clone(wheel: Path, tmp_path: Path) -> None:
+    """A clone of the tree has no exclude lines of its own: weights that are there already are not committed."""
+    port = make_port(tmp_path / "p")
+    workspace.make(port)
+    there = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(port.root), str(there))
+    other = make_port(there, "wan")
+    write(there, {"converted_weights/wan/vae/model.safetensors": "x", "official_weights/wan/model_index.json": "{}"})
+    assert workspace.make(other).did == "created"
+    assert git(there, "ls-files", "--", "converted_weights", "official_weights") == ""
+    assert git(there, "status", "--porcelain") == ""
+
+
 def test_collisions_are_all_listed_before_anything_is_written(wheel: Path, tmp_path: Path) -> None:
     """Every file in the way is named, equal bytes are none, and nothing was written."""
     port = make_port(tmp_path / "p")

@@ -133,6 +133,7 @@ def _build_wheel(port: Port, place: Place) -> list[str]:
     born = (root / ".git").exists()
     if born and git.has(root, "HEAD", REGISTRY) and (git.has(root, "HEAD", mine) or not place.started):
         _begin(port, place)
+        git.exclude(root, tree.excluded(port))  # a clone of the tree has no such lines: weights stay out all the same
         new = [path for path in git.untracked(root) if _belongs(path, port)]
         return _commit(root, new, f"Template of {port.port.model}", "template") if new else []
     fastvideo = tree.wheel_files(port.fastvideo.version)
