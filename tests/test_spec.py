@@ -171,3 +171,10 @@ def test_a_tokenizer_passes_through(tmp_path: Path) -> None:
     more += '[components.captions]\nkind = "text_encoder"\nmode = "external"\nreason = "accepted"\n[gate]'
     put(tmp_path, GOOD.replace("[gate]", more))
     assert set(spec.load(tmp_path).components) == {"transformer", "tokenizer", "captions"}
+
+
+def test_every_python_that_is_promised_can_read_toml() -> None:
+    """Python 3.10 has no tomllib: what is imported in its place is a dependency there."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'requires-python = ">=3.10"' in text
+    assert "\"tomli; python_version < '3.11'\"" in text

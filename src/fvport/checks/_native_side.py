@@ -86,7 +86,7 @@ def _replaces_parity(node: ast.AST) -> Iterator[tuple[int, str]]:
         names = {node.name} if node.name == "parity" else set()
         for decorator in node.decorator_list:
             keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
-            names |= {k.value.value for k in keywords if k.arg == "name" and isinstance(k.value, ast.Constant)}
+            names |= {str(k.value.value) for k in keywords if k.arg == "name" and isinstance(k.value, ast.Constant)}
         if "parity" in names:
             yield node.lineno, said
     elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
