@@ -144,8 +144,8 @@ def test_verdict_asks_the_gate_of_every_port(tmp_path: Path, red: str, code: int
     assert (tmp_path / "said").read_text().splitlines() == [
         "one||prep|workspace|",
         "two||prep|workspace|",
-        f"one|none|gate|--|--markdown|{out}/verdict-one.md|",
-        f"two|none|gate|--|--markdown|{out}/verdict-two.md|",
+        f"one|none|gate|--|--markdown|{out}/one/verdict.md|",
+        f"two|none|gate|--|--markdown|{out}/two/verdict.md|",
     ]
     assert [path.name for path in (tmp_path / ".fvport" / "evidence" / "one").iterdir()] == ["keys.json"]
 
