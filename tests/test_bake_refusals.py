@@ -85,7 +85,12 @@ def test_reuse_of_what_fastvideo_has_not(tmp_path: Path) -> None:
     parts = {**WAN, "transformer": ("diffusers", "NewTransformer3DModel", {"a": 1}, {"a": (1,)})}
     folder = release(tmp_path / "w", components=parts)
     given = {"official_weights": str(folder), "components": "transformer=reuse"}
-    refused(tmp_path / "out", UsageError, "FastVideo registers no class with a config for diffusers:NewTransformer3DModel", **given)
+    refused(
+        tmp_path / "out",
+        UsageError,
+        "FastVideo registers no class with a config for diffusers:NewTransformer3DModel",
+        **given,
+    )
 
 
 @pytest.mark.parametrize("path", ["./nothing", "no_such_folder", "a/b/c", "/nowhere/at/all", "x/inspection.json"])

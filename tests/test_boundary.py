@@ -159,6 +159,14 @@ FAULTS = [
     ("FV313", TEST, '"transformer", ', '"other", ', "no test calls parity.compare"),
     ("FV313", TEST, "(**case))", "(**case), atol=1)", "sets atol"),
     ("FV313", TEST, "def test_", "def tst_", "no test calls parity.compare"),
+    (
+        "FV318",
+        NATIVE,
+        "EntryClass",
+        "import os\nX = os.environ.get('FVPORT_DEVICE')\nEntryClass",
+        "names 'FVPORT_DEVICE'",
+    ),
+    ("FV318", NATIVE, "EntryClass", "import inspect\nX = inspect.stack()\nEntryClass", "uses inspect.stack"),
     ("FV315", NATIVE, "EntryClass", "x = torch.nn.functional.scaled_dot_product_attention\nEntryClass", "scaled_dot"),
     ("FV315", NATIVE, "EntryClass", "x = LocalAttention\nEntryClass", "DistributedAttention"),
 ]
@@ -326,7 +334,19 @@ def test_a_changed_file_in_another_encoding(tree: Port) -> None:
     """A byte that is no UTF-8 in a changed file of FastVideo is read over, and its other lines still count."""
     file = tree.root / "fastvideo/pipelines/stage.py"
     file.write_bytes(file.read_bytes() + "other = 'groß'\n".encode("latin-1"))
-    assert run_check(tree, "boundary").verdict == "pass"
+    assert set(red(tree)) == {"FV319"}
+
+
+def test_a_file_of_fastvideos_own_is_changed_with_a_reason(tree: Port) -> None:
+    """FV319: red with its name until port.toml says why; what registration edits is no such file."""
+    file = tree.root / "fastvideo/pipelines/stage.py"
+    file.write_bytes(file.read_bytes() + b"other = 1\n")
+    assert "fastvideo/pipelines/stage.py" in red(tree)["FV319"]
+    toml = tree.root / "tests/local_tests/toy/port.toml"
+    declared = '[fastvideo]\nedits = { "fastvideo/pipelines/stage.py" = "a hook the model needs" }\n'
+    text = toml.read_text()
+    toml.write_text(text.replace("[fastvideo]\n", declared) if "[fastvideo]" in text else text + "\n" + declared)
+    assert "FV319" not in red(spec.load(tree.root))
 
 
 def test_outputs_are_not_the_port(tree: Port) -> None:

@@ -209,6 +209,7 @@ def put(folder: Path, tensors: dict[str, Any], **arguments: Any) -> None:
         "pipeline": "TinyPipeline",
         "pipeline_file": str(folder.parents[1] / "fastvideo/pipelines/basic/tiny/tiny_pipeline.py"),
         "classes": {"transformer": "TinyTransformer"},
+        "scheduler": ["TinyScheduler"],
     }
     (folder / "steps.json").write_text(json.dumps(info))
 
@@ -339,3 +340,42 @@ def test_an_ignored_argument_is_red(sides: Any) -> None:
     items = pipeline.varied(port, official, native, calls)
     assert verdicts(items)["changed: seed"] == "fail"
     assert items[0].reason.startswith("initial noise")
+
+
+def test_conditioning_of_another_length_is_a_finding_of_its_own() -> None:
+    """Text padded to another length is named with both shapes, and not blamed on the denoiser."""
+    native = sampler(noise=2.0**-23)
+    native["eval/000/0/encoder_hidden_states"] = native["eval/000/0/encoder_hidden_states"].repeat(1, 2, 1)
+    wrong = first(native)
+    assert wrong is not None
+    assert wrong.stage == "conditioning"
+    assert "another length or width" in wrong.reason
+
+
+def port_of(call: dict[str, Any], preset: dict[str, Any]) -> Any:
+    presets = {"default": {key: SimpleNamespace(value=value) for key, value in preset.items()}}
+    return SimpleNamespace(
+        presets=presets, components={}, official=SimpleNamespace(pipeline=SimpleNamespace(call=call)), variants=()
+    )
+
+
+def test_a_call_without_guidance_proves_nothing_of_a_model_that_guides() -> None:
+    """The gate's call is red where the presets guide and it does not."""
+    assert pipeline.weaker(port_of({"guidance_scale": 5.0}, {"guidance_scale": 4.0})) == []
+    assert pipeline.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 1.0})) == []
+    (item,) = pipeline.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 4.0}))
+    assert (item.verdict, "preset default guides with 4.0" in item.reason) == ("fail", True)
+
+
+def test_a_short_call_is_probed_beyond_its_own_arguments() -> None:
+    """More steps, no guidance, turned, more frames, a prompt past the text's end: each with a floor of its own."""
+    given = {"height": 64, "width": 96, "num_frames": 9, "num_inference_steps": 2, "guidance_scale": 5.0}
+    found = generation.probes(port_of(given, {}), generation.Call("p0s0", given, "a fox runs", "", 0))
+    assert {call.name: call.own_floor for call in found} == dict.fromkeys(
+        ("more_steps", "unguided", "size", "frames", "long"), True
+    )
+    by_name = {call.name: call for call in found}
+    assert by_name["more_steps"].arguments["num_inference_steps"] == 8
+    assert by_name["size"].arguments["height"] == 96
+    assert by_name["frames"].arguments["num_frames"] == 17
+    assert len(by_name["long"].prompt.split()) >= generation.LONG_WORDS

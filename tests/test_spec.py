@@ -83,7 +83,8 @@ def test_is_found_from_a_folder_inside_the_port(tmp_path: Path) -> None:
         ('slug = "tiny_wan"', "slug = 3", ["port.slug", "must be str, is int"]),
         ('slug = "tiny_wan"', 'slug = "other"', ["port.slug", 'the folder is "tiny_wan"']),
         ('"official_weights/tiny_wan"', '"/somewhere"', ["official.weights", "relative"]),
-        ("factor = 3", "factor = 300", ["tolerance.factor", "between 1 and 10"]),
+        ("factor = 3", 'factor = 300, reason = "x"', ["tolerance.factor", "between 1 and 10"]),
+        ("factor = 3", "factor = 10", ["tolerance.factor", "written reason"]),
         ('mode = "calibrated", factor = 3', 'mode = "fixed", atol = 1.0', ["tolerance", "written reason"]),
         ('["t2v"]', '["t2w"]', ["port.workload_types", 'Did you mean "t2v"']),
         (

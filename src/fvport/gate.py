@@ -22,7 +22,7 @@ from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.spec import CHECKS, Port, Waiver
 from fvport.verdict import ORDER, TITLES, Row, Verdict
 
-REQUIRED = ("mapping", "keys", "conversion", "parity", "pipeline", "ssim", "example", "docs")  # of every port
+REQUIRED = CHECKS  # of every port: what one leaves out, another does not see
 ON_DEVICE = ("parity", "pipeline", "ssim", "example")  # what must have run on the device that the port requires
 
 
@@ -131,7 +131,7 @@ def _read_row(port: Port, row: Row, cache: dict[str, str]) -> None:
         return
     module = checks.module(name)
     stale = _stale(port, record, module.inputs(port), cache)
-    if not stale and hasattr(module, "outdated"):
+    if not stale and record.verdict == "pass" and hasattr(module, "outdated"):  # a red one stays red
         stale = module.outdated(port)
     if stale:
         row.verdict, row.state = "blocked", "stale"
@@ -301,6 +301,8 @@ def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetim
             risks.append(
                 f"{name}: fixed tolerance (atol {c.tolerance.atol:g}, rtol {c.tolerance.rtol:g}): {c.tolerance.reason}"
             )
+        if c.tolerance.mode == "calibrated" and c.tolerance.factor > 3:
+            risks.append(f"{name}: may err by {c.tolerance.factor:g} times its floor, not 3: {c.tolerance.reason}")
         if c.mode == "external":
             risks.append(f"{name}: external wrapper: {c.reason}")
         risks += [f"{name}: official keys {key} are not loaded: {why}" for key, why in c.mapping.exclude.items()]

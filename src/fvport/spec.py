@@ -46,6 +46,7 @@ class FastVideoSource:
     ref: str = ""
     branch_prefix: str = "port"
     attention_backend: str = "TORCH_SDPA"  # what FASTVIDEO_ATTENTION_BACKEND is set to, whatever the shell says
+    edits: dict[str, str] = field(default_factory=dict)  # FastVideo's own files that the port changes -> why
 
 
 @dataclass(frozen=True)
@@ -468,5 +469,7 @@ def _check_component(key: str, component: Component, reader: _Reader) -> None:
     tolerance = component.tolerance
     if tolerance.mode == "fixed" and not (tolerance.reason and (tolerance.atol > 0 or tolerance.rtol > 0)):
         reader.fail(f"{key}.tolerance", "a fixed tolerance needs atol or rtol, and a written reason")
+    if tolerance.mode == "calibrated" and tolerance.factor > 3 and not tolerance.reason.strip():
+        reader.fail(f"{key}.tolerance.factor", "more than 3 times the floor needs a written reason")
     if tolerance.mode == "calibrated" and not 1 <= tolerance.factor <= 10:
         reader.fail(f"{key}.tolerance.factor", f"must be between 1 and 10, is {tolerance.factor:g}")

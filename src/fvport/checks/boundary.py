@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`boundary`: what the port's files may hold and import. Parses, never imports; rules FV300 to FV317."""
+"""`boundary`: what the port's files may hold and import. Parses, never imports; rules FV300 to FV319."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.checks import _classes as classes
+from fvport.checks import _conduct as conduct
 from fvport.checks import _imports as imports
 from fvport.checks import _native_side as native
 from fvport.checks import _sources as sources
@@ -398,3 +399,7 @@ def tests_use_the_native_side(s: Sources) -> Iterator[Finding]:
         if source.path.endswith("conftest.py") and source.path.startswith("tests/") and source.lines is None:
             for line, what in native.conftest_problems(source.tree):
                 yield Finding(_at(source, line), what)
+
+
+RULES.rule("FV318")(conduct.judge_not_looked_for)
+RULES.rule("FV319")(conduct.fastvideo_left_alone)

@@ -59,6 +59,8 @@ def expected(port: Port) -> list[str]:
     """The stages that every pipeline has, and the planted faults that every comparison must see."""
     names = list(CORE) if _is_visual(port) else [name for name in CORE if name != "frames"]
     names += ["planted: noise of another seed", "planted: schedule"]
+    if _guides(port.official.pipeline.call):
+        names.append("planted: guidance c+g(c-u)")
     return names + [
         f"variant {variant.name}" for variant in port.variants
     ]  # nothing runs one yet: it keeps the gate shut
@@ -80,10 +82,27 @@ def run(port: Port, options: Options) -> Evidence:
     for index, call in enumerate(call for call in calls if not call.varies):
         items = compare_call(port, official, native, call, floors_of(official, call.name))
         record.items += items if index == 0 else [_named(item, call) for item in items]
+    record.items += weaker(port)
     record.items += planted(port, official, native, calls)
     record.items += varied(port, official, native, calls)
     record.notes += _notes(official, native, calls[0])
     return record
+
+
+def _guides(call: dict[str, Any]) -> bool:
+    scale = call.get("guidance_scale")
+    return isinstance(scale, int | float) and scale > 1
+
+
+def weaker(port: Port) -> list[Item]:
+    """A call without guidance says nothing of a model whose users guide: the gate's call must guide as well."""
+    for name, preset in port.presets.items():
+        given = {key: value.value for key, value in preset.items()}
+        if _guides(given) and not _guides(port.official.pipeline.call):
+            reason = f"preset {name} guides with {given['guidance_scale']}, and the gate's call does not guide"
+            todo = "Give guidance_scale in port.toml [official.pipeline] call"
+            return [Item("call", "fail", reason, todo=todo)]
+    return []
 
 
 def floors_of(official: Path, name: str) -> walk.Floors:
@@ -180,6 +199,11 @@ def _classes(port: Port, native: walk.Capture) -> Item:
         if ran != component.native_class:
             reason = f"{ran} ran as {component.name}, port.toml names {component.native_class}"
             return Item(name, "fail", reason, component=component.name, todo=todo)
+    schedulers = {c.native_class: c.name for c in port.components.values() if c.kind == "scheduler" and c.native_class}
+    for ran in native.info["scheduler"]:
+        if schedulers and ran not in schedulers:
+            reason = f"a stage steps with {ran}, port.toml names {', '.join(schedulers)}"
+            return Item(name, "fail", reason, component=next(iter(schedulers.values())), todo=todo)
     return Item(name, "pass", "", {"pipeline": native.info["pipeline"], "classes": classes})
 
 
@@ -272,7 +296,8 @@ def varied(port: Port, official: Path, native: Path, calls: list[generation.Call
         a, b = _pair(official, native, call.name)
         name = f"changed: {call.varies}"
         told = _arguments(a, b)
-        wrong = walk.first_wrong(walk.walk(a, b, floors.for_variation()))
+        limits = floors_of(official, call.name) if call.own_floor else floors.for_variation()
+        wrong = walk.first_wrong(walk.walk(a, b, limits))
         before = calls[0].name if call.varies == "steps" else base.name
         change = _change(generation.read(official / before), a)
         if told.verdict == "fail":

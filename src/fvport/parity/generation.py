@@ -25,6 +25,7 @@ from fvport.spec import Port
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 OTHER_NEGATIVE = "overexposed, dull"
+LONG_WORDS = 700  # more than any text encoder of the field takes
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
@@ -38,6 +39,7 @@ class Call:
     negative_prompt: str
     seed: int
     varies: str = ""
+    own_floor: bool = False  # other steps or shapes than the base call: its floor is measured, not taken over
 
     def official(self, device: str, suffix: str = "", **how: Any) -> dict[str, Any]:
         return {
@@ -81,6 +83,8 @@ def variations(port: Port, base: Call) -> list[Call]:
     if steps > SHORT:
         given["num_inference_steps"] = SHORT
         found.append(Call("short", given, base.prompt, base.negative_prompt, base.seed, "steps"))
+    else:
+        found += probes(port, base)
     guidance = given.get("guidance_scale")
     other = f"{base.prompt}, seen from above at night"
     if guidance is not None and guidance > 1:
@@ -90,6 +94,42 @@ def variations(port: Port, base: Call) -> list[Call]:
     found.append(Call("seed", given, base.prompt, base.negative_prompt, base.seed + 1, "seed"))
     found.append(Call("prompt", given, other, base.negative_prompt, base.seed, "prompt"))
     return found
+
+
+def probes(port: Port, base: Call) -> list[Call]:
+    """What a short call leaves out: more steps, no guidance, another size, more frames, a prompt past text's end."""
+    given = base.arguments
+    height, width, frames = (given.get(name) for name in ("height", "width", "num_frames"))
+    changes: list[tuple[str, str, dict[str, Any]]] = []
+    if given.get("num_inference_steps"):
+        changes.append(("more_steps", "more steps", {"num_inference_steps": 2 * SHORT}))
+    if (given.get("guidance_scale") or 0) > 1:
+        changes.append(("unguided", "guidance to none", {"guidance_scale": 1.0}))
+    if height and width:
+        other = {"height": width, "width": height} if height != width else {"width": width * 2}
+        changes.append(("size", "size", other))
+    if frames and frames > 1:
+        changes.append(("frames", "frames", {"num_frames": frames + 2 * _frames_a_latent(port)}))
+    made = [
+        Call(name, {**given, **change}, base.prompt, base.negative_prompt, base.seed, words, own_floor=True)
+        for name, words, change in changes
+    ]
+    long = " ".join([base.prompt] * (LONG_WORDS // max(len(base.prompt.split()), 1) + 1))
+    return [
+        *made,
+        Call("long", given, long, base.negative_prompt, base.seed, "prompt to a very long one", own_floor=True),
+    ]
+
+
+def _frames_a_latent(port: Port) -> int:
+    """How many frames one latent frame stands for, from the VAE's official config; 4 where it does not say."""
+    for component in port.components.values():
+        file = port.official_weights / (component.weights or component.name) / "config.json"
+        if component.kind == "vae" and file.is_file():
+            config = json.loads(file.read_text(encoding="utf-8"))
+            found = config.get("scale_factor_temporal") or config.get("temporal_compression_ratio")
+            return found if isinstance(found, int) and found > 0 else 4
+    return 4
 
 
 def fps(port: Port) -> int:
@@ -134,7 +174,7 @@ def official(port: Port, device: str) -> Path:
         raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")
     wanted = [call.official(device) for call in calls(port)]
     for call in calls(port):
-        if not call.varies or call.name == "short":
+        if not call.varies or call.own_floor or call.name == "short":
             wanted.append(call.official(device, ".noise", perturb=NOISE))
             wanted.append(call.official(device, ".float64", dtype="float64", may_fail=True))
     key = {

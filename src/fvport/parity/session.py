@@ -17,7 +17,7 @@ from typing import Any
 from fvport import fastvideo_api
 from fvport.errors import FvportError
 from fvport.models import forked, native
-from fvport.parity import compare, faults, oracle, tree
+from fvport.parity import compare, faults, oracle, tree, untouched
 from fvport.spec import Component, Port
 
 Call = Callable[[Any, Any], Any]
@@ -82,6 +82,7 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     done.notes += _notes(component, module, official)
     clock = time.monotonic()
     device = fastvideo_api.resolve_device(device)
+    before = untouched.state(module)
     outputs = {case: _native_side(module, call, official, case, device, name) for case in official.cases}
     again = _native_side(module, call, official, official.cases[0], device, name)
     for case in official.cases:
@@ -90,7 +91,12 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     rows = compare.compare_outputs(official.outputs(official.cases[0]), again, component.tolerance)
     done.results += [(AGAIN, row) for row in rows if not row.ok]
     seconds["native"] = round(time.monotonic() - clock, 2)
-    if all(row.ok for _, row in done.results):
+    theirs = untouched.foreign(module) if component.mode == "port" else []  # FastVideo's own may be wrappers
+    if theirs:
+        done.problem = f"{', '.join(theirs[:4])}: a class of another library ran inside the native side"
+    elif touched := untouched.changed(before, untouched.state(module)):
+        done.problem = f"the calls changed the native object: {', '.join(touched[:4])} (a test must take it as it is)"
+    if not done.problem and all(row.ok for _, row in done.results):
         clock = time.monotonic()
         rerun = functools.partial(_rerun, module, call, official, device, name)
         done.fault = faults.self_test(component, module, official, outputs, rerun)

@@ -194,8 +194,11 @@ def _conditioning(official: Capture, native: Capture, floors: Floors, pairs: Any
     for i, j in pairs.get(0, []):
         a, b = _arguments(official, 0, i), _arguments(native, 0, j)
         for key in sorted(set(a) & set(b) - {"output", "timestep", "hidden_states", "sample", "x"}):
-            if not a[key].is_floating_point() or not b[key].is_floating_point() or a[key].numel() != b[key].numel():
+            if not a[key].is_floating_point() or not b[key].is_floating_point():
                 continue  # another convention of the call; what it does shows in the denoiser's outputs
+            if a[key].numel() != b[key].numel():
+                shapes = f"{tuple(a[key].shape)} officially, {tuple(b[key].shape)} natively"
+                return Finding("", False, f"{key} is {shapes}: another length or width of the conditioning")
             compared += 1
             found = _near(f"eval/000/{i}/{key}", a[key], b[key], floors, label=key)
             worst = found if worst is None or not found.ok or _use(found) > _use(worst) else worst
