@@ -39,13 +39,13 @@ def tests(session: nox.Session) -> None:
 def faults(session: nox.Session) -> None:
     """Every fault of the table, one at a time, in a green port: each must be red in the right place (half an hour)."""
     file = "tests/test_end_to_end_faults.py"
-    session.run(PYTHON, "-m", "pytest", file, "-m", "heavy or not heavy", *session.posargs, external=True)
+    session.run(PYTHON, "-m", "pytest", "-n", "2", file, "-m", "heavy or not heavy", *session.posargs, external=True)
 
 
 @nox.session(default=False)
 def heavy(session: nox.Session) -> None:
     """Tests too long for every run: all faults, FastVideo's own tests before and after a port, full matrices."""
-    session.run(PYTHON, "-m", "pytest", "-m", "heavy", *session.posargs, external=True)
+    session.run(PYTHON, "-m", "pytest", "-n", "2", "-m", "heavy", *session.posargs, external=True)
 
 
 @nox.session(default=True)

@@ -22,6 +22,7 @@ PIPELINE = "fastvideo/pipelines/basic/tiny_wan/tiny_wan_pipeline.py"
 PIPELINE_CONFIG = "fastvideo/configs/pipelines/tiny_wan.py"
 DENOISING = "fastvideo/pipelines/basic/tiny_wan/stages/denoising.py"
 EXAMPLE = "examples/inference/basic/basic_tiny_wan.py"
+DIT_TEST = "tests/local_tests/transformers/test_tiny_wan_transformer_parity.py"
 PORT_TOML = "tests/local_tests/tiny_wan/port.toml"
 PAGE = "docs/inference/tiny_wan.md"
 BOUNDARY_TOKEN = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
@@ -270,6 +271,124 @@ FAULTS = [
         EXAMPLE,
         lambda port: (port.root / EXAMPLE).open("a").write(f'\nTOKEN = "{BOUNDARY_TOKEN}"\n'),
         light=True,
+    ),
+    # What easy inputs and a short call do not show, and what reading source text does not see.
+    Fault(
+        "guidance_dropped_after_two_steps",
+        "pipeline",
+        "more steps",
+        replace(
+            DENOISING, "            if negative is not None:\n", "            if negative is not None and index < 2:\n"
+        ),
+    ),
+    Fault(
+        "frames_hard_coded",
+        "pipeline",
+        "changed: frames",
+        replace(
+            DENOISING,
+            "        latents, timesteps = batch.latents, batch.timesteps\n",
+            "        latents, timesteps = batch.latents[:, :, :3], batch.timesteps\n",
+        ),
+    ),
+    Fault(
+        "unguided_prediction_scaled",
+        "pipeline",
+        "guidance to none",
+        replace(
+            DENOISING,
+            "            latents = self.scheduler.step(",
+            "            if negative is None:\n                prediction = prediction * 0.5\n"
+            "            latents = self.scheduler.step(",
+        ),
+    ),
+    Fault(
+        "text_cut_at_226",
+        "pipeline",
+        "very long",
+        replace(
+            PIPELINE_CONFIG,
+            "padded[row, :length] = hidden[row, :length]",
+            "padded[row, :min(length, 226)] = hidden[row, :min(length, 226)]",
+        ),
+    ),
+    Fault(
+        "mask_ignored_in_long_text_only",
+        "parity",
+        "text_encoder",
+        replace(
+            ENCODER,
+            ".masked_fill(hidden == 0, torch.finfo(x.dtype).min)",
+            ".masked_fill(hidden == 0, torch.finfo(x.dtype).min) * (hidden.shape[-1] <= 200)",
+        ),
+        "text_encoder",
+    ),
+    Fault(
+        "rope_theta_of_large_grids",
+        "parity",
+        "transformer",
+        replace(DIT, "rope_theta=self.rope_theta,", "rope_theta=256.0 if max(grid) > 8 else self.rope_theta,"),
+        "transformer",
+    ),
+    Fault(
+        "conditioning_of_a_batch_of_three",
+        "parity",
+        "batch_of_three",
+        replace(
+            DIT,
+            "        time, modulation, context = self.condition_embedder(timestep, text, image)\n",
+            "        time, modulation, context = self.condition_embedder(timestep, text, image)\n"
+            "        context = context.flip(0) if batch > 2 else context\n",
+        ),
+        "transformer",
+    ),
+    Fault(
+        "foreign_class_found_by_name",
+        "parity",
+        "diffusers",
+        replace(
+            DIT,
+            "self.norm2 = FP32LayerNorm(dim, config.eps)",
+            'self.norm2 = __import__("fastvideo.utils", fromlist=["x"]).resolve_obj_by_qualname('
+            '"diffusers.models.normalization.FP32LayerNorm")(dim, config.eps)',
+        ),
+        "transformer",
+    ),
+    Fault(
+        "test_repairs_the_native_side",
+        "parity",
+        "norm_out.eps",
+        both(
+            replace(DIT, "self.norm_out = FP32LayerNorm(dim, config.eps,", "self.norm_out = FP32LayerNorm(dim, 1e-5,"),
+            replace(
+                DIT_TEST, "    with forward_context():", "    native.norm_out.eps = 1e-6\n    with forward_context():"
+            ),
+        ),
+        "transformer",
+    ),
+    Fault(
+        "native_looks_for_its_judge",
+        "boundary",
+        "FVPORT_DEVICE",
+        replace(DIT, "import math\n", 'import math\nimport os\n\nJUDGED = "FVPORT_DEVICE" in os.environ\n'),
+    ),
+    Fault(
+        "another_scheduler_in_the_stages",
+        "pipeline",
+        "FlowUniPCMultistepScheduler",
+        replace(
+            PIPELINE,
+            '        self.add_stage("input_validation_stage"',
+            "        from fastvideo.models.schedulers import scheduling_flow_unipc_multistep as unipc\n"
+            "        scheduler = unipc.FlowUniPCMultistepScheduler(shift=3.0)\n"
+            '        self.add_stage("input_validation_stage"',
+        ),
+    ),
+    Fault(
+        "shared_layer_of_fastvideo_edited",
+        "boundary",
+        "fastvideo/layers/mlp.py",
+        lambda port: (port.root / "fastvideo/layers/mlp.py").open("a").write("\nCHANGED = True\n"),
     ),
 ]
 
