@@ -78,7 +78,7 @@ def test_digests_follow_what_they_name(port: spec.Port) -> None:
     assert before["weights:transformer"] == before["port:nothing"] == "absent"
     port.file.write_text("# a comment\n" + GOOD)
     assert ev.digests(spec.load(port.root), names) == before
-    port.file.write_text(GOOD.replace("factor = 3", "factor = 4"))
+    port.file.write_text(GOOD.replace("factor = 3", "factor = 2"))
     (port.root / "pkg/x.py").write_text("2")
     (port.root / "a.py").unlink()
     (port.folder / "port.lock.json").write_text('{"components": {"transformer": {"files": []}}}')

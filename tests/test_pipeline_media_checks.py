@@ -32,6 +32,7 @@ def port(tmp_path: Path, threshold: float = 0.98) -> Any:
         root=tmp_path,
         slug="tiny",
         presets={"default": {"fps": SimpleNamespace(value=FPS)}},
+        components={},
         quality=SimpleNamespace(metric="ssim", threshold=threshold, reference="official", store="references/"),
         official=SimpleNamespace(pipeline=SimpleNamespace(call=call, prompts=("a",), seeds=(0,), negative_prompt="")),
     )
