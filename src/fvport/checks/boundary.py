@@ -227,7 +227,7 @@ def no_placeholder(s: Sources) -> Iterator[Finding]:
 
 
 _MACHINE = re.compile(
-    r"(?<![\w.$}])(/home/[\w.-]+|/Users/[\w.-]+|/root/|/mnt/|/scratch/|/data/|/work/|/tmp/)|[A-Z]:\\Users"
+    r"(?<![\w.$}])(/(?:home|Users)/[\w.-]+|/(?:root|mnt|scratch|data|work|tmp)/)|[A-Z]:\\Users"
 )
 
 
