@@ -35,8 +35,10 @@ def judge_not_looked_for(s: Sources) -> Iterator[Finding]:
             elif isinstance(node, ast.Attribute) and _dotted(node) in STACK:
                 what = f"uses {_dotted(node)}"
             if what:
-                where = f"{source.path}:{node.lineno}"
-                yield Finding(where, what, "A port must run alike wherever it runs", s.component_of(source.path))
+                line = getattr(node, "lineno", 0)
+                yield Finding(
+                    f"{source.path}:{line}", what, "A port must run alike wherever it runs", s.component_of(source.path)
+                )
 
 
 def fastvideo_left_alone(s: Sources) -> Iterator[Finding]:

@@ -226,9 +226,7 @@ def no_placeholder(s: Sources) -> Iterator[Finding]:
                     yield Finding(_at(source, node.lineno), f"raises {name}", component=s.component_of(source.path))
 
 
-_MACHINE = re.compile(
-    r"(?<![\w.$}])(/(?:home|Users)/[\w.-]+|/(?:root|mnt|scratch|data|work|tmp)/)|[A-Z]:\\Users"
-)
+_MACHINE = re.compile(r"(?<![\w.$}])(/(?:home|Users)/[\w.-]+|/(?:root|mnt|scratch|data|work|tmp)/)|[A-Z]:\\Users")
 
 
 @RULES.rule("FV307")
