@@ -257,10 +257,24 @@ def answer_meta(port: Port, component: Component) -> dict[str, Any]:
     module, built_on = build_meta(port, component)
     tensors = {
         name: [list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
-        for name, tensor in module.state_dict().items()
-        if hasattr(tensor, "shape")
+        for name, tensor in own_tensors(module).items()
     }
     return {"tensors": tensors, "built_on": built_on, "class": component.native}
+
+
+def own_tensors(module: Any) -> dict[str, Any]:
+    """The state dict with each tensor once: one that is tied stands under its first name only.
+
+    Tied means the same object. A loader that breaks a tie makes two of it, and both are here: the second then has no
+    source, which `conversion` says.
+    """
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if hasattr(tensor, "shape") and id(tensor) not in seen:
+            seen.add(id(tensor))
+            found[name] = tensor
+    return found
 
 
 def answer_rules(port: Port, component: Component) -> dict[str, Any]:
@@ -322,9 +336,7 @@ def answer_state(port: Port, component: Component) -> dict[str, Any]:
     if not component.has_weights:
         return {"file": "", "tensors": {}}
     module = load(port, component.name)
-    state = {
-        name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items() if hasattr(t, "shape")
-    }
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in own_tensors(module).items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}.part")
     save_file(state, str(part))
