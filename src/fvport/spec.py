@@ -1,29 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """port.toml as dataclasses: the one declaration that every check reads.
 
-`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root, refuses what it does not know (with the
-line and a suggestion), and returns a `Port`. Nothing heavy is imported here.
+`load(root)` finds `tests/local_tests/<slug>/port.toml` under a port's root and gives a `Port`; `portfile` reads it and
+refuses what it does not know. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import re
-import sys
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fvport.errors import BlockedError, UsageError, did_you_mean
-from fvport.words import CHECKS, KINDS, TEST_FOLDERS, WORKLOADS, wrong_mode
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover - the gate's environment is 3.11 or later
-    import tomli as tomllib
+from fvport.errors import UsageError, did_you_mean
+from fvport.words import CHECKS, KINDS, TEST_FOLDERS
 
 LAYOUTS = ("diffusers", "raw_official", "monolithic", "separate_components", "mixed", "custom")
 METRICS = ("ssim", "ms_ssim", "mel_l1", "mr_stft")
@@ -256,32 +248,10 @@ class Port:
         return self.components[name]
 
 
-def find_port_file(root: Path) -> Path:
-    """The one port.toml under `root` (or a parent of it); `FVPORT_SLUG` chooses where several ports share a tree."""
-    import os
-
-    root = root.resolve()
-    for folder in (root, *root.parents):
-        if folder.name and (folder / "port.toml").is_file() and folder.parent.name == "local_tests":
-            return folder / "port.toml"
-        found = sorted(folder.glob("tests/local_tests/*/port.toml"))
-        slug = os.environ.get("FVPORT_SLUG", "")
-        if slug and found:
-            found = [file for file in found if file.parent.name == slug]
-            if not found:
-                raise UsageError(f'FVPORT_SLUG is "{slug}" but {folder} has no port of that name')
-        if len(found) > 1:
-            names = ", ".join(file.parent.name for file in found)
-            raise UsageError(
-                f"several ports on this tree ({names})", where=str(folder), todo="Choose one with FVPORT_SLUG"
-            )
-        if found:
-            return found[0]
-    raise BlockedError("no port here (tests/local_tests/*/port.toml)", where=str(root), todo="Bake one: fvport new")
-
-
 def load(root: Path | str = ".") -> Port:
     """Parse the port.toml at or under `root`. Raises UsageError naming file, line and key for anything wrong in it."""
+    from fvport.portfile import find_port_file
+
     root = Path(root)
     if not root.exists():
         raise UsageError("no such folder", where=str(root))
@@ -290,186 +260,6 @@ def load(root: Path | str = ".") -> Port:
 
 def parse(file: Path) -> Port:
     """Parse one port.toml file (lying at `<root>/tests/local_tests/<slug>/port.toml`)."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot be read ({error})", where=str(file)) from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not valid TOML ({error})", where=str(file)) from None
-    port = _Reader(file, text).port(raw)
-    _check_whole(port, _Reader(file, text))
-    return port
+    from fvport.portfile import parse as read
 
-
-class _Reader:
-    """Turns TOML tables into dataclasses; every complaint names the file, the line and the key."""
-
-    def __init__(self, file: Path, text: str) -> None:
-        self.file, self.lines = file, text.splitlines()
-
-    def fail(self, key: str, what: str) -> typing.NoReturn:
-        raise UsageError(f"{key}: {what}", where=f"{self.file}:{self.line_of(key)}")
-
-    def line_of(self, dotted: str) -> int:
-        """Best line for a dotted key: inside its table header when there is one, else the first line naming it."""
-        *table, key = re.sub(r"\[\d+\]", "", dotted).split(".")
-        start = 0
-        for depth in range(len(table), 0, -1):
-            header = re.compile(r"\s*\[+\s*" + r"\s*\.\s*".join(map(re.escape, table[:depth])) + r"\s*\]")
-            found = next((n for n, line in enumerate(self.lines) if header.match(line)), None)
-            if found is not None:
-                start = found
-                break
-        word = re.compile(rf"(?<![\w-]){re.escape(key)}(?![\w-])")
-        for number, line in enumerate(self.lines[start:], start + 1):
-            if word.search(line):
-                return number
-        return start + 1
-
-    def port(self, raw: dict[str, Any]) -> Port:
-        tables = {"port": PortInfo, "fastvideo": FastVideoSource, "quality": Quality, "gate": Gate}
-        known = ["schema", *tables, "official", "components", "variants", "presets", "waivers"]
-        for key in raw:
-            if key not in known:
-                self.fail(key, f"unknown key.{did_you_mean(key, known)}")
-        if raw.get("schema") != 1:
-            self.fail("schema", f"must be 1, is {raw.get('schema')!r}")
-        for key in ("port", "official", "components"):
-            if key not in raw:
-                self.fail(key, "this section is missing")
-        values: dict[str, Any] = {k: self.table(k, cls, raw.get(k, {})) for k, cls in tables.items()}
-        for key in ("components", "presets"):
-            for name, value in self.dict(key, raw.get(key, {})).items():
-                self.dict(f"{key}.{name}", value)
-        return Port(
-            root=self.file.parent.parent.parent.parent,
-            file=self.file,
-            schema=1,
-            official=self.table("official", Official, raw["official"]),
-            components={
-                name: self.table(f"components.{name}", Component, {"name": name, **table})
-                for name, table in raw["components"].items()
-            },
-            variants=tuple(self.table(f"variants[{i}]", Variant, t) for i, t in enumerate(raw.get("variants", []))),
-            presets={
-                name: {k: self.table(f"presets.{name}.{k}", PresetValue, v) for k, v in table.items()}
-                for name, table in raw.get("presets", {}).items()
-            },
-            waivers=tuple(self.table(f"waivers[{i}]", Waiver, t) for i, t in enumerate(raw.get("waivers", []))),
-            raw=raw,
-            **values,
-        )
-
-    def dict(self, key: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            self.fail(key, f"must be a table, is {_type_name(value)}")
-        return value
-
-    def table(self, key: str, cls: type, raw: Any) -> Any:
-        raw = dict(self.dict(key, raw))
-        if cls is OfficialPipeline and "class" in raw:
-            raw["cls"] = raw.pop("class")
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        hints = typing.get_type_hints(cls)
-        for name in raw:
-            if name not in fields:
-                shown = ["class" if f == "cls" else f for f in fields]
-                self.fail(f"{key}.{name}", f"unknown key.{did_you_mean(name, shown)}")
-        for name, f in fields.items():
-            required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-            if required and name not in raw:
-                self.fail(f"{key}.{name}", "is missing")
-        return cls(**{name: self.value(f"{key}.{name}", hints[name], value) for name, value in raw.items()})
-
-    def value(self, key: str, hint: Any, value: Any) -> Any:
-        if hint is Any:
-            return value
-        if dataclasses.is_dataclass(hint):
-            return self.table(key, typing.cast(type, hint), value)
-        origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if origin is typing.Literal:
-            if value not in args:
-                words = ", ".join(map(str, args))
-                self.fail(key, f"must be one of {words}; is {value!r}.{did_you_mean(str(value), args)}")
-            return value
-        if origin is tuple:
-            if not isinstance(value, list):
-                self.fail(key, f"must be a list, is {_type_name(value)}")
-            return tuple(self.value(f"{key}[{i}]", args[0], item) for i, item in enumerate(value))
-        if origin is dict:
-            return {k: self.value(f"{key}.{k}", args[1], v) for k, v in self.dict(key, value).items()}
-        if origin in (typing.Union, types.UnionType):
-            return value
-        if hint is float and type(value) is int:
-            return float(value)
-        if type(value) is not hint:
-            self.fail(key, f"must be {hint.__name__}, is {_type_name(value)}")
-        return value
-
-
-def _type_name(value: Any) -> str:
-    names: dict[type, str] = {dict: "a table", list: "a list"}
-    return names.get(type(value), type(value).__name__)
-
-
-def _check_whole(port: Port, reader: _Reader) -> None:
-    """What no single key can tell: words from closed lists, and values that must agree."""
-    if port.slug != port.folder.name:
-        reader.fail("port.slug", f'is "{port.slug}" but the folder is "{port.folder.name}"')
-    for workload in port.port.workload_types:
-        if workload not in WORKLOADS:
-            reader.fail("port.workload_types", f'unknown "{workload}".{did_you_mean(workload, WORKLOADS)}')
-    for check in port.gate.checks:
-        if check not in CHECKS:
-            reader.fail("gate.checks", f'unknown check "{check}".{did_you_mean(check, CHECKS)}')
-    _check_limits(port, reader)
-    if not port.components:
-        reader.fail("components", "a port needs at least one component")
-    for name, component in port.components.items():
-        _check_component(f"components.{name}", component, reader)
-    if Path(port.official.weights).is_absolute():
-        reader.fail("official.weights", "must be relative to the port (fvport prep links a local folder there)")
-    for i, waiver in enumerate(port.waivers):
-        if waiver.check not in CHECKS:
-            reader.fail(f"waivers[{i}].check", f'unknown check "{waiver.check}".{did_you_mean(waiver.check, CHECKS)}')
-
-
-def _check_limits(port: Port, reader: _Reader) -> None:
-    """Numbers and words that a check compares with: one out of range would shut the gate for ever, or never."""
-    quality, gate = port.quality, port.gate
-    for key, value, words in (
-        ("quality.metric", quality.metric, METRICS),
-        ("gate.require_device", gate.require_device, DEVICES),
-    ):
-        if value not in words:
-            reader.fail(key, f'must be one of {", ".join(words)}; is "{value}".{did_you_mean(value, words)}')
-    if not 0 < quality.threshold <= 1:
-        reader.fail("quality.threshold", f"must be above 0 and at most 1, is {quality.threshold:g}")
-    if not 0 < gate.strength <= 1:
-        reader.fail("gate.strength", f"must be above 0 and at most 1, is {gate.strength:g}")
-    names = [variant.name for variant in port.variants]
-    for i, name in enumerate(names):
-        if not name.strip() or name in names[:i]:
-            reader.fail(f"variants[{i}].name", f'must be a name that no other variant has, is "{name}"')
-
-
-def _check_component(key: str, component: Component, reader: _Reader) -> None:
-    if component.kind not in KINDS:
-        words = ", ".join(KINDS)
-        reader.fail(f"{key}.kind", f'unknown "{component.kind}" ({words}).{did_you_mean(component.kind, KINDS)}')
-    if component.mode in ("port", "reuse"):
-        for name in ("official", "native"):
-            if not re.fullmatch(r"[\w.]+:[\w.]+", getattr(component, name)):
-                reader.fail(f"{key}.{name}", f'must be "module:Class", is "{getattr(component, name)}"')
-    if problem := wrong_mode(component.kind, component.mode):
-        reader.fail(f"{key}.mode", f"{problem}. Say port or reuse")
-    if component.mode == "external" and not component.reason.strip():
-        reader.fail(f"{key}.reason", "an external wrapper needs a written reason")
-    tolerance = component.tolerance
-    if tolerance.mode == "fixed" and not (tolerance.reason and (tolerance.atol > 0 or tolerance.rtol > 0)):
-        reader.fail(f"{key}.tolerance", "a fixed tolerance needs atol or rtol, and a written reason")
-    if tolerance.mode == "calibrated" and tolerance.factor > 3 and not tolerance.reason.strip():
-        reader.fail(f"{key}.tolerance.factor", "more than 3 times the floor needs a written reason")
-    if tolerance.mode == "calibrated" and not 1 <= tolerance.factor <= 10:
-        reader.fail(f"{key}.tolerance.factor", f"must be between 1 and 10, is {tolerance.factor:g}")
+    return read(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fvport import evidence as ev
 from fvport.checks import Options
-from fvport.errors import BlockedError, FvportError
+from fvport.checks import _each as each
 from fvport.spec import Port
 from fvport.weights import convert, sides
 from fvport.weights.values import Coverage, compare
@@ -31,13 +31,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     tree = convert.build_load_tree(port)
     record.artifacts.append(str(tree.relative_to(port.root)))
     sides.prefetch(port, chosen, "rules")
-    for component in chosen:
-        try:
-            record.items += _component(sides.Side(port, component))
-        except FvportError as error:
-            verdict = "blocked" if isinstance(error, BlockedError) else "fail"
-            name = f"{component.name}: load"
-            record.items.append(ev.Item(name, verdict, str(error), component=component.name, todo=error.todo))
+    each.component(record, chosen, "load", lambda component: _component(sides.Side(port, component)))
     return record
 
 

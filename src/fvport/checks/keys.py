@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from fvport import evidence as ev
 from fvport.checks import Options
-from fvport.errors import BlockedError, FvportError, did_you_mean
+from fvport.checks import _each as each
+from fvport.errors import did_you_mean
 from fvport.spec import Port
 from fvport.weights import convert, sides
 from fvport.weights.manifest import BITS
@@ -29,13 +30,8 @@ def run(port: Port, options: Options) -> ev.Evidence:
     chosen = sides.components(port, options.components)
     convert.build_load_tree(port)
     sides.prefetch(port, chosen, "rules", "meta")
+    each.component(record, chosen, "keys", lambda component: compare(sides.Side(port, component)))
     for component in chosen:
-        try:
-            record.items += compare(sides.Side(port, component))
-        except FvportError as error:
-            verdict = "blocked" if isinstance(error, BlockedError) else "fail"
-            name = f"{component.name}: keys"
-            record.items.append(ev.Item(name, verdict, str(error), component=component.name, todo=error.todo))
         excluded = component.mapping.exclude.items()
         record.notes += [f"{component.name}: {pattern} is left out: {reason}" for pattern, reason in excluded]
     return record

@@ -12,7 +12,7 @@ from typing import Any
 
 from fvport import evidence as ev
 from fvport.checks import Options
-from fvport.errors import BlockedError, FvportError
+from fvport.checks import _each as each
 from fvport.spec import Component, Port
 from fvport.weights import convert, lint, review, sides
 
@@ -23,13 +23,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     chosen = sides.components(port, options.components)
     convert.build_load_tree(port)
     sides.prefetch(port, chosen, "rules", "meta")
-    for component in chosen:
-        try:
-            _component(record, sides.Side(port, component))
-        except FvportError as error:
-            verdict = "blocked" if isinstance(error, BlockedError) else "fail"
-            name = f"{component.name}: rules"
-            record.items.append(ev.Item(name, verdict, str(error), component=component.name, todo=error.todo))
+    each.component(record, chosen, "rules", lambda component: _component(record, sides.Side(port, component)))
     return record
 
 
@@ -42,7 +36,9 @@ def expected(port: Port) -> list[str]:
     return names + [f"{c.name}: signature" for c in sides.components(port) if c.mode == "port"]
 
 
-def _component(record: ev.Evidence, side: sides.Side) -> None:
+def _component(record: ev.Evidence, side: sides.Side) -> list[ev.Item]:
+    """Items of one component; findings that are only worth knowing become the record's notes."""
+    items = []
     component, findings = side.component, side.findings()
     errors = [finding for finding in findings if finding.severity == "error"]
     for finding in errors:
@@ -53,16 +49,17 @@ def _component(record: ev.Evidence, side: sides.Side) -> None:
             "about": lint.sentence(finding.code),
         }
         name = f"{component.name}: {finding.code}"
-        record.items.append(ev.Item(name, "fail", finding.message, metrics, component=component.name, todo=todo))
+        items.append(ev.Item(name, "fail", finding.message, metrics, component=component.name, todo=todo))
     if not errors and not side.case.names:
         what = "no official key is left that a rule could be about"
-        record.items.append(ev.Item(f"{component.name}: rules", "blocked", what, component=component.name))
+        items.append(ev.Item(f"{component.name}: rules", "blocked", what, component=component.name))
     elif not errors:
         metrics = {"rules": len(side.rules.rules), "keys": len(side.shapes), "provenance": side.rules.provenance}
-        record.items.append(ev.Item(f"{component.name}: rules", "pass", "", metrics, component=component.name))
+        items.append(ev.Item(f"{component.name}: rules", "pass", "", metrics, component=component.name))
     record.notes += [f"{component.name}: {f.code} {f.message}" for f in findings if f.severity == "note"]
     if component.mode == "port":
-        record.items.append(_signature(component, side.digest()))
+        items.append(_signature(component, side.digest()))
+    return items
 
 
 def _signature(component: Component, digest: str) -> ev.Item:

@@ -77,7 +77,7 @@ def _child(port: Port, questions: list[Question], device: str) -> dict[Question,
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / f"answer.{os.getpid()}.json", folder / f"ask.{os.getpid()}.log"
     words = [f"{what}:{component}" for what, component in questions]
-    command = [sys.executable, "-m", "fvport.models.native", str(port.file), str(out), device, *words]
+    command = [sys.executable, "-m", "fvport.models.native_answers", str(port.file), str(out), device, *words]
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     try:
         with log.open("wb") as stream:

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every verb shares: the application, the options that all take, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fvport import __version__
+
+app = typer.Typer(
+    name="fvport",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Port a diffusion model into FastVideo, and prove that the port equals the original.",
+)
+
+PortDir = Annotated[
+    Path, typer.Option("--port", help="Folder of the port (or any folder inside it).", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output; messages on standard error.")]
+HERE = Path(".")
+
+
+def out(result: Any, as_json: bool, text: str) -> None:
+    print(json.dumps(result, indent=1, default=str) if as_json else text)
+
+
+def load(folder: Path) -> Any:
+    from fvport import spec
+
+    return spec.load(folder)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"fvport {__version__}")
+        raise typer.Exit

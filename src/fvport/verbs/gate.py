@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs of the alignment gate: check, decide, report, say what is next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fvport.verbs import HERE, Json, PortDir, app, load, out
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="mapping, keys, config, conversion, parity, smoke, pipeline ...")],
+    components: Annotated[list[str] | None, typer.Argument(help="Only these components.")] = None,
+    port: PortDir = HERE,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    bootstrap: Annotated[bool, typer.Option("--bootstrap", help="ssim: write draft references.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run one check of the alignment gate and leave its evidence: fvport check parity transformer"""
+    from fvport import checks
+    from fvport.report import terminal
+
+    options = checks.Options(components=tuple(components or ()), device=device, extra={"bootstrap": bootstrap})
+    record = checks.run_check(load(port), name, options)
+    out(record.to_json(), as_json, terminal.record(record))
+    raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[record.verdict])
+
+
+@app.command()
+def gate(
+    port: PortDir = HERE,
+    run: Annotated[bool, typer.Option("--run", help="First run what is missing or stale.")] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Also write the verdict as Markdown.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the verdict as JUnit XML.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Decide from the evidence alone whether the port may be merged: fvport gate --json"""
+    from fvport import gate as g
+    from fvport import report
+
+    loaded = load(port)
+    verdict = g.run_missing(loaded) if run else g.decide(loaded)
+    report.write(loaded, verdict, markdown=markdown, junit=junit)
+    out(verdict.to_json(), as_json, report.terminal.gate(verdict))
+    raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[verdict.verdict])
+
+
+@app.command("report")
+def report_(port: PortDir = HERE, as_json: Json = False) -> None:
+    """Write the gate's report (HTML, Markdown, JUnit, JSON) and say where it lies: fvport report"""
+    from fvport import gate as g
+    from fvport import report
+
+    loaded = load(port)
+    files = report.write(loaded, g.decide(loaded))
+    out([str(file) for file in files], as_json, "\n".join(str(file) for file in files))
+
+
+@app.command()
+def plan(
+    port: PortDir = HERE,
+    sync: Annotated[bool, typer.Option("--sync", help="Bring PLAN, STATUS, README, docs up to date.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Progress of PLAN.md, item by item: fvport plan --sync"""
+    from fvport.report import plan as p
+
+    result = p.sync(load(port)) if sync else p.progress(load(port))
+    out(result.to_json(), as_json, result.text())
+
+
+@app.command()
+def handoff(
+    kind: Annotated[str, typer.Argument(help="prep, component, parity, final ...")],
+    component: Annotated[str | None, typer.Argument()] = None,
+    port: PortDir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Print a handoff block of FastVideo's add-model contracts, from evidence: fvport handoff final"""
+    from fvport.report import handoff as h
+
+    block = h.block(load(port), kind, component)
+    out(block, as_json, h.text(block))
+
+
+@app.command()
+def status(port: PortDir = HERE, as_json: Json = False) -> None:
+    """Where the port stands and the one thing to do next: fvport status"""
+    from fvport import gate as g
+    from fvport.report import terminal
+
+    verdict = g.decide(load(port))
+    out({"verdict": verdict.verdict, "next": verdict.next_step}, as_json, terminal.status(verdict))

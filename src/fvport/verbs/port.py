@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs that make a port and its workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fvport.verbs import HERE, Json, PortDir, app, load, out
+
+
+@app.command()
+def new(
+    answers: Annotated[list[str] | None, typer.Argument(help="key=value, as in cookiecutter.json")] = None,
+    output_dir: Annotated[Path, typer.Option(help="Where the port's folder is made.")] = HERE,
+    no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; defaults for what is not given.")] = False,
+    list_keys: Annotated[bool, typer.Option("--list", help="List the keys with their defaults and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Bake a port: fvport new model_name="Tiny Wan" official_weights=build/official/tiny_wan"""
+    from fvport.scaffold import new as bake
+
+    if list_keys:
+        keys = bake.keys()
+        out(keys, as_json, "\n".join(f"{key:20} {value}" for key, value in keys.items()))
+        return
+    result = bake.bake(answers or [], output_dir=output_dir, no_input=no_input)
+    out(result.to_json(), as_json, result.text())
+
+
+@app.command()
+def workspace(
+    port: PortDir = HERE,
+    undo: Annotated[bool, typer.Option("--undo", help="Take the registration edits back, byte for byte.")] = False,
+    at: Annotated[Path | None, typer.Option(help="FastVideo checkout for a worktree.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put the port on an isolated FastVideo tree on a branch of its own: fvport workspace --port build/tiny_wan"""
+    from fvport import workspace as ws
+
+    result = ws.undo(load(port)) if undo else ws.make(load(port), checkout=at)
+    out(result.to_json(), as_json, result.text())

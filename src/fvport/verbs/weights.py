@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs on checkpoints: names, shapes and bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fvport.verbs import HERE, Json, PortDir, app, load, out
+
+mapping_app = typer.Typer(no_args_is_help=True, help="Look at, sign and compare the weight mapping's rules.")
+app.add_typer(mapping_app, name="mapping")
+
+
+@app.command()
+def prep(port: PortDir = HERE, as_json: Json = False) -> None:
+    """Link or fetch the official weights and lock them (port.lock.json): fvport prep --port build/tiny_wan"""
+    from fvport.weights import prep as prepare
+
+    result = prepare.run(load(port))
+    out(result.to_json(), as_json, result.text())
+
+
+@app.command()
+def inspect(path: Annotated[str, typer.Argument(help="A checkpoint folder or file.")], as_json: Json = False) -> None:
+    """Say what a release holds, from headers only: fvport inspect official_weights/tiny_wan"""
+    from fvport.weights import layout
+
+    found = layout.inspect(Path(path))
+    out(found.to_json(), as_json, found.text())
+
+
+@mapping_app.command("review")
+def mapping_review(
+    component: Annotated[str | None, typer.Argument(help="One component (default: all).")] = None,
+    sign: Annotated[str, typer.Option("--sign", metavar="NAME", help="Record that NAME reviewed these rules.")] = "",
+    port: PortDir = HERE,
+    as_json: Json = False,
+) -> None:
+    """The rules as a table a person reads: fvport mapping review transformer --sign alice"""
+    from fvport.progress import beat
+    from fvport.weights import review
+
+    with beat("mapping review"):
+        result = review.review(load(port), component, sign=sign)
+    out(result.to_json(), as_json, result.text())
+
+
+@mapping_app.command("diff")
+def mapping_diff(port: PortDir = HERE, as_json: Json = False) -> None:
+    """What changed in the rules since they were signed: fvport mapping diff"""
+    from fvport.weights import review
+
+    result = review.diff(load(port))
+    out(result.to_json(), as_json, result.text())
