@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sys
 
-from fvport.verbs import app, gate, port, weights
+from fvport.verbs import app, gate, machine, port, weights
 
-__all__ = ["app", "gate", "main", "port", "weights"]
+__all__ = ["app", "gate", "machine", "main", "port", "weights"]
 
 
 def main() -> None:
