@@ -203,6 +203,9 @@ def _check_whole(port: Port, reader: _Reader) -> None:
         _check_component(f"components.{name}", component, reader)
     if Path(port.official.weights).is_absolute():
         reader.fail("official.weights", "must be relative to the port (fvport prep links a local folder there)")
+    inside = Path(port.official.import_root)
+    if inside.is_absolute() or ".." in inside.parts:
+        reader.fail("official.import_root", "must lie inside the official code")
     for i, waiver in enumerate(port.waivers):
         if waiver.check not in CHECKS:
             reader.fail(f"waivers[{i}].check", f'unknown check "{waiver.check}".{did_you_mean(waiver.check, CHECKS)}')

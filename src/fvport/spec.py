@@ -59,6 +59,8 @@ class Official:
     requirements: str = ""
     weights: str = ""
     revision: str = "main"
+    allow: tuple[str, ...] = ()  # which files of a hub release are fetched (glob patterns); none: all
+    ignore: tuple[str, ...] = ()  # which are not
     layout: typing.Literal["diffusers", "raw_official", "monolithic", "separate_components", "mixed", "custom"] = (
         "diffusers"
     )
@@ -211,6 +213,20 @@ class Port:
         return self.root / (f"official_weights/{self.slug}" if self.hub_id else self.official.weights)
 
     @property
+    def reference(self) -> Path | None:
+        """The clone of the official repository, beside the port's files; None where the official code is a package."""
+        name = reference_name(self.official.repo)
+        return self.root / name if name else None
+
+    @property
+    def import_root(self) -> Path | None:
+        """What goes on the official side's path: `official.import_root` inside the clone, else at the port's root."""
+        root = self.official.import_root
+        if self.reference is not None:
+            return self.reference / root if root else self.reference
+        return self.root / root if root else None
+
+    @property
     def load_tree(self) -> Path:
         """`converted_weights/<slug>`: what the native side loads, never the official folder itself."""
         return self.root / "converted_weights" / self.slug
@@ -246,6 +262,17 @@ class Port:
                 where=str(self.file),
             )
         return self.components[name]
+
+
+def reference_name(repo: str) -> str:
+    """Folder that a clone of `repo` gets at the port's root: the repository's name, or that with `_official` where a
+    FastVideo tree has a folder so called; '' for no repository.
+    """
+    name = repo.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
+    if not name or name in (".", ".."):
+        return "official_code" if repo else ""
+    taken = ("fastvideo", "tests", "docs", "examples", "scripts", "docker", "references", "csrc", "assets")
+    return f"{name}_official" if name.lower() in taken else name
 
 
 def load(root: Path | str = ".") -> Port:

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fvport.errors import BlockedError, UsageError
-from fvport.spec import Port
+from fvport.spec import Port, reference_name
 
 NEVER = {".git", ".fvport", "official_weights", "converted_weights"}
 LITTER = {
@@ -29,8 +29,7 @@ WHEEL_PARTS = ("fastvideo/", "tests/local_tests/", "examples/")
 
 def reference_clone(port: Port) -> str:
     """Folder that a clone of the official repository gets beside the port's files, or ''."""
-    name = port.official.repo.rstrip("/").rpartition("/")[2].rpartition(":")[2].removesuffix(".git")
-    return name if name and name not in ("fastvideo", "tests", "docs", "examples", "scripts", ".") else ""
+    return reference_name(port.official.repo)
 
 
 def excluded(port: Port) -> list[str]:
