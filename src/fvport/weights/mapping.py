@@ -12,6 +12,11 @@ Two forms of FastVideo become one ordered list:
 
 Renames come first; a name that none of them matches may be stacked. Where these rules differ from what a loader does,
 coverage by value (`values.py`) tells.
+
+For conversion a rule may carry named operations (`operations.py`), which FastVideo's forms cannot: they act on the
+source's tensor before it is joined with others. Rules of one pattern whose operations take a part each
+(`["split", 0, 3, 1]`) all take the key: one tensor, several targets. `["fuse", dim]` as the last operation of merged
+rules names another dimension than 0; `["skip", reason]` says that nothing loads the key.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fvport.errors import UsageError
+from fvport.weights.operations import Operation, Tensor, chain
 
 SHARD_ORDER = {"q": 0, "k": 1, "v": 2}
 
@@ -44,6 +50,28 @@ class Rule:
     index: int | None = None
     count: int | None = None
     shard: str | int | None = None  # stacked: as declared
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def skip(self) -> str:
+        """The reason for which nothing loads what the rule takes; empty where something does."""
+        return next((str(item.arguments[0]) for item in self.operations if item.name == "skip"), "")
+
+    @property
+    def part(self) -> bool:
+        """The rule takes one part of its tensor: other rules of the same pattern take the others."""
+        return any(item.name == "split" and len(item.arguments) == 3 for item in self.operations)
+
+    def to_json(self) -> list[Any]:
+        """As a list; operations stand in it only where there are some, so older digests hold."""
+        plain = [self.form, self.pattern, self.target, self.index, self.count, self.shard]
+        return [*plain, [item.to_json() for item in self.operations]] if self.operations else plain
+
+    @classmethod
+    def from_json(cls, data: Any) -> Rule:
+        """The inverse of `to_json`. TypeError for anything else, UsageError for an operation that is none."""
+        *plain, operations = data if len(data) == 7 else (*data, ())
+        return cls(*plain, operations=tuple(Operation.from_json(item) for item in operations))
 
     def matches(self, name: str) -> bool:
         return self.pattern in name if self.form == "stacked" else _compiled(self.pattern).match(name) is not None
@@ -58,7 +86,8 @@ class Rule:
         """`pattern -> target [1 of 3]`, as reports show it."""
         place = "" if self.index is None else f" [{self.index} of {self.count}]"
         arrow = "~>" if self.form == "stacked" else "->"
-        return f"{self.pattern} {arrow} {self.target}{place}"
+        done = "".join(f" | {item}" for item in self.operations)
+        return f"{self.pattern} {arrow} {self.target}{place}{done}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +101,27 @@ class Placed:
     index: int | None = None
     count: int | None = None
     rules: tuple[int, ...] = ()
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def skipped(self) -> bool:
+        return any(item.name == "skip" for item in self.operations)
+
+
+def produced(items: Sequence[Placed], tensors: Sequence[Tensor]) -> Tensor:
+    """What one target holds: each source through its operations, then joined in merge order.
+
+    UsageError, with the shapes, where it cannot be: the sources do not fit together, or are several without an order.
+    """
+    parts, joins = [], []
+    for item, tensor in zip(items, tensors, strict=True):
+        joins += [step for step in item.operations if step.name == "fuse"]
+        parts += chain([step for step in item.operations if step.name not in ("fuse", "skip")], [tensor])
+    if len(parts) == 1:
+        return parts[0]
+    if any(item.index is None for item in items):
+        raise UsageError(f"{', '.join(item.source for item in items)} go to {items[0].target} in no order")
+    return chain([joins[-1] if joins else Operation("fuse", (0,))], parts)[0]
 
 
 @dataclass(frozen=True)
@@ -82,7 +132,8 @@ class Mapped:
         """{native name: its sources in merge order}. More than one source without an index is a collision."""
         found: dict[str, list[Placed]] = {}
         for item in self.placed:
-            found.setdefault(item.target, []).append(item)
+            if not item.skipped:
+                found.setdefault(item.target, []).append(item)
         return {name: sorted(items, key=lambda p: -1 if p.index is None else p.index) for name, items in found.items()}
 
 
@@ -110,7 +161,14 @@ class Rules:
         return cls(tuple(rules), provenance or ("declared" if rules else "identity"), source)
 
     def to_fastvideo(self) -> tuple[dict[str, Any], list[tuple[str, str, str | int]]]:
-        """(`param_names_mapping`, `stacked_params_mapping`): the inverse of `from_fastvideo`."""
+        """(`param_names_mapping`, `stacked_params_mapping`): the inverse of `from_fastvideo`.
+
+        UsageError for rules with operations: those are for a conversion, FastVideo has no form for them.
+        """
+        beyond = next((rule for rule in self.rules if rule.operations), None)
+        if beyond:
+            what = f"the rule {beyond.text} cannot be written as FastVideo's param_names_mapping"
+            raise UsageError(what, where=self.source, todo="Convert the checkpoint: fvport convert")
         names: dict[str, Any] = {}
         stacked: list[tuple[str, str, str | int]] = []
         for rule in self.rules:
@@ -121,30 +179,37 @@ class Rules:
         return names, stacked
 
     def to_json(self) -> dict[str, Any]:
-        rules = [[r.form, r.pattern, r.target, r.index, r.count, r.shard] for r in self.rules]
+        rules = [rule.to_json() for rule in self.rules]
         return {"rules": rules, "provenance": self.provenance, "source": self.source}
 
     @classmethod
     def from_json(cls, data: Any) -> Rules:
         try:
-            rules = tuple(Rule(*entry) for entry in data["rules"])
+            rules = tuple(Rule.from_json(entry) for entry in data["rules"])
             return cls(rules, data.get("provenance", "declared"), data.get("source", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"this is not a rule list ({error})", where="mapping rules") from None
 
     def place(self, name: str) -> Placed:
-        """Where one official name goes. `re.error` for a pattern that is none: `lint` says so first (FV101)."""
-        for form in ("rename", "stacked"):
-            for position, rule in self._first(form, name):
-                return Placed(name, rule.rewrite(name), rule.index, rule.count, (position,))
-        return Placed(name, name)
+        """Where one official name goes: the first of `places`."""
+        return self.places(name)[0]
 
-    def _first(self, form: str, name: str) -> list[tuple[int, Rule]]:
-        hit = ((n, rule) for n, rule in enumerate(self.rules) if rule.form == form and rule.matches(name))
-        return [found] if (found := next(hit, None)) else []
+    def places(self, name: str) -> list[Placed]:
+        """Where one official name goes: one place, or one a part where it is split. `re.error` for a pattern that is
+        none: `lint` says so first (FV101).
+        """
+        for form in ("rename", "stacked"):
+            taking = ((n, rule) for n, rule in enumerate(self.rules) if rule.form == form and rule.matches(name))
+            if hit := next(taking, None):
+                return [_placed(name, n, rule) for n, rule in (self._parts(hit[1]) if hit[1].part else [hit])]
+        return [Placed(name, name)]
+
+    def _parts(self, first: Rule) -> list[tuple[int, Rule]]:
+        same = ((n, rule) for n, rule in enumerate(self.rules) if rule.part and rule.pattern == first.pattern)
+        return [(n, rule) for n, rule in same if rule.form == first.form]
 
     def apply(self, names: Iterable[str]) -> Mapped:
-        return Mapped(tuple(self.place(name) for name in names))
+        return Mapped(tuple(item for name in names for item in self.places(name)))
 
     def canonical(
         self, passthrough: Sequence[str] = (), exclude: Mapping[str, str] | None = None, **more: Any
@@ -152,7 +217,7 @@ class Rules:
         """What a signature is about: the rules in their order, and the lists that go with them. Not where they came
         from.
         """
-        rules = [[r.form, r.pattern, r.target, r.index, r.count, r.shard] for r in self.rules]
+        rules = [rule.to_json() for rule in self.rules]
         extra = {key: value for key, value in more.items() if value}
         return {"rules": rules, "passthrough": sorted(passthrough), "exclude": dict(exclude or {}), **extra}
 
@@ -160,6 +225,10 @@ class Rules:
         """`sha256:...` of `canonical`: changes when a rule, its place, or a list changes, and with nothing else."""
         text = json.dumps(self.canonical(passthrough, exclude, **more), sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def _placed(name: str, position: int, rule: Rule) -> Placed:
+    return Placed(name, rule.rewrite(name), rule.index, rule.count, (position,), rule.operations)
 
 
 def _rename(pattern: Any, target: Any, source: str) -> Rule:

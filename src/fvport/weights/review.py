@@ -232,7 +232,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 def _lines(canonical: dict[str, Any]) -> list[str]:
     from fvport.weights.mapping import Rule
 
-    lines = [Rule(*rule).text for rule in canonical.get("rules", [])]
+    lines = [Rule.from_json(rule).text for rule in canonical.get("rules", [])]
     lines += [f"passes through: {pattern}" for pattern in canonical.get("passthrough", [])]
     for key in ("exclude", "accept"):
         lines += [f"{key}: {pattern} ({reason})" for pattern, reason in sorted(canonical.get(key, {}).items())]
