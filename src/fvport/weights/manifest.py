@@ -48,16 +48,23 @@ AGAIN = "Fetch the file again"
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor of a file: `start` and `end` are byte offsets from the beginning of the file."""
+    """One tensor of a file: `start` and `end` are byte offsets from the beginning of the file.
+
+    In a pickled file several tensors may share a `storage` (its key in the file), and one may be a view whose values do
+    not lie one after the other: then `stride` (in elements) says how, and `start` to `end` is the range it touches.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     start: int
     end: int
+    storage: str = ""
+    stride: tuple[int, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        return self.end - self.start
+        """Bytes of its values, without what lies between them."""
+        return self.elements * BITS[self.dtype] // 8 if self.stride else self.end - self.start
 
     @property
     def elements(self) -> int:
@@ -86,6 +93,19 @@ class Weights:
 def read_header(file: Path | str) -> dict[str, TensorInfo]:
     """{name: TensorInfo} of one safetensors file, in the file's order. BlockedError says what is wrong with it."""
     return _parse(Path(file))[0]
+
+
+def read_any(file: Path | str) -> dict[str, TensorInfo]:
+    """{name: TensorInfo} of a safetensors or a `torch.save` file (.pt .pth .ckpt .bin), from headers alone.
+
+    A pickled file's names are dotted paths through its dicts ("state_dict.model.conv.weight"). It is never run.
+    """
+    file = Path(file)
+    if file.suffix == ".safetensors":
+        return read_header(file)
+    from fvport.weights import pickled
+
+    return pickled.read(file).tensors
 
 
 def read_metadata(file: Path | str) -> dict[str, str]:
