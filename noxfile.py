@@ -77,6 +77,13 @@ def image(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def ci_dry_run(session: nox.Session) -> None:
+    """The gate's workflow without GitHub, on the demo's port: plan, one job a check, verdict (-- --engine podman)."""
+    known = ["--weights", str(ROOT / "build" / "official")] if "--weights" not in session.posargs else []
+    session.run(PYTHON, "-m", "ci.dry_run", *known, *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Compile every lock again (-- --upgrade takes newer versions), and copy the gate's into the template."""
     cpu = ["-c", "docker/gate-cpu.lock"]

@@ -115,7 +115,10 @@ def test_history_is_whole_and_nothing_is_put_into_the_tree() -> None:
 def test_weights_are_the_committed_locks() -> None:
     """Every job that may fetch weights holds them to port.lock.json, and the file says what CI needs."""
     for job in ("check", "verdict"):
-        assert parsed("port")["jobs"][job]["env"]["FVPORT_LOCKED"] == "yes"
+        env = parsed("port")["jobs"][job]["env"]
+        assert env["FVPORT_LOCKED"] == "yes"
+        assert env["FVPORT_COMMIT"] == "${{ github.sha }}"  # a check's records and the verdict name the same run
+        assert env["FVPORT_RUN"] == "github-${{ github.run_id }}"
     head = rendered().partition("\nname:")[0]
     assert all(word in head for word in ("hub", "FVPORT_WEIGHTS", "port.lock.json", "FVPORT_SOURCE", "gated"))
 
@@ -137,6 +140,8 @@ def test_verdict_asks_the_gate_of_every_port(tmp_path: Path, red: str, code: int
         (tmp_path / file).parent.mkdir(parents=True)
         (tmp_path / file).write_text("{}")
     own = {"SLUGS": "one two", "RUNNER_TEMP": str(tmp_path / "runner"), "SAID": str(tmp_path / "said"), "RED": red}
+    own |= {"FVPORT_RUN": "r7", "FVPORT_COMMIT": "abc", "IMAGE": "some/image@sha256:1"}
+    only = "--only-run|r7|--only-commit|abc|--only-image|some/image@sha256:1"
     command = ["bash", "-e", "-c", step["run"]]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, check=False)
     assert done.returncode == code
@@ -144,8 +149,8 @@ def test_verdict_asks_the_gate_of_every_port(tmp_path: Path, red: str, code: int
     assert (tmp_path / "said").read_text().splitlines() == [
         "one||prep|workspace|",
         "two||prep|workspace|",
-        f"one|none|gate|--|--markdown|{out}/one/verdict.md|",
-        f"two|none|gate|--|--markdown|{out}/two/verdict.md|",
+        f"one|none|gate|--|--markdown|{out}/one/verdict.md|{only}|",
+        f"two|none|gate|--|--markdown|{out}/two/verdict.md|{only}|",
     ]
     assert [path.name for path in (tmp_path / ".fvport" / "evidence" / "one").iterdir()] == ["keys.json"]
 

@@ -63,6 +63,7 @@ class Evidence:
     environment: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
     dirty: bool = True
+    origin: dict[str, str] = field(default_factory=dict)  # run, commit and image of CI; empty on a laptop
     started: str = ""
     seconds: float = 0.0
     schema: int = SCHEMA

@@ -19,6 +19,7 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import planfile
 from fvport.errors import BlockedError, FvportError, UsageError
+from fvport.origin import Demand
 from fvport.spec import CHECKS, Port, Waiver
 from fvport.verdict import ORDER, TITLES, Row, Verdict
 
@@ -26,10 +27,15 @@ REQUIRED = CHECKS  # of every port: what one leaves out, another does not see
 ON_DEVICE = ("parity", "pipeline", "ssim", "example")  # what must have run on the device that the port requires
 
 
-def decide(port: Port) -> Verdict:
-    """The verdict from the evidence alone: reads records and the tree, runs nothing, takes well under a second."""
+def decide(port: Port, demand: Demand | None = None) -> Verdict:
+    """The verdict from the evidence alone: reads records and the tree, runs nothing, takes well under a second.
+
+    `demand` says where records must have been made to count: a verdict job counts its own run's.
+    """
     cache: dict[str, str] = {}
     rows = [_row(port, name, cache) for name in port.gate.checks]
+    for row in rows:
+        _elsewhere(row, demand or Demand())
     rows += [_left_out(name) for name in REQUIRED if name not in port.gate.checks]
     today = datetime.date.today()
     for row in rows:
@@ -201,6 +207,16 @@ def _judge(port: Port, row: Row, record: ev.Evidence, expected: list[str]) -> No
         row.reasons.append(f"made on {row.device}, the gate requires {needed}: shown, does not count")
         row.todo = f"fvport check {row.check} --device {needed}" if row.verdict == "pass" else row.todo
         row.verdict = "blocked" if row.verdict == "pass" else row.verdict
+
+
+def _elsewhere(row: Row, demand: Demand) -> None:
+    """A record made on another run, at another commit or in another image is shown and does not count."""
+    if row.record is None or row.state != "current":
+        return
+    refused = demand.refuses(row.record.origin)
+    row.reasons += refused
+    if refused and row.verdict == "pass":
+        row.verdict, row.todo = "blocked", f"Run {row.check} in this run of CI"
 
 
 def _sentence(item: ev.Item) -> str:

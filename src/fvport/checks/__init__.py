@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport import progress
+from fvport import origin, progress
 from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.spec import CHECKS, Port
@@ -67,6 +67,7 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
             raise BlockedError(f"{', '.join(changed)} changed while {name} ran", todo=f"Run again: fvport check {name}")
         record = _partial.merged(port, record, options.components, check.expected(port) if options.components else [])
     record.commit, record.dirty = ev.git_state(port.root)
+    record.origin = origin.here()
     ev.write(port, record)
     return record
 

@@ -36,14 +36,21 @@ def gate(
     run: Annotated[bool, typer.Option("--run", help="First run what is missing or stale.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the verdict as Markdown.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write the verdict as JUnit XML.")] = None,
+    only_run: Annotated[str, typer.Option(help="Count only records made on this run of CI.")] = "",
+    only_commit: Annotated[str, typer.Option(help="Count only records made for this commit.")] = "",
+    only_image: Annotated[str, typer.Option(help="Count only records made in this image.")] = "",
     as_json: Json = False,
 ) -> None:
     """Decide from the evidence alone whether the port may be merged: fvport gate --json"""
     from fvport import gate as g
     from fvport import report
+    from fvport.origin import Demand
 
     loaded = load(port)
-    verdict = g.run_missing(loaded) if run else g.decide(loaded)
+    demand = Demand(only_run, only_commit, only_image)
+    if run:
+        g.run_missing(loaded)
+    verdict = g.decide(loaded, demand)
     report.write(loaded, verdict, markdown=markdown, junit=junit)
     out(verdict.to_json(), as_json, report.terminal.gate(verdict))
     raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[verdict.verdict])

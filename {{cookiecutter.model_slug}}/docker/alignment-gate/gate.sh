@@ -65,7 +65,7 @@ judge() { # judge SESSION NOX_CODE: nox knows only red and green; the record kno
     workspace | report) return $(($2 != 0)) ;;
     gate)
       (($2)) || return 0
-      (cd "$port" && fvport gate --json >"$scratch/verdict.json" 2>/dev/null); verdict=$?
+      (cd "$port" && fvport gate --json "${arguments[@]}" >"$scratch/verdict.json" 2>/dev/null); verdict=$?
       return $((verdict ? verdict : 1)) ;;
   esac
   record=$(fresh_record "$1")
@@ -75,6 +75,7 @@ judge() { # judge SESSION NOX_CODE: nox knows only red and green; the record kno
 }
 
 lock=$(locked)
+arguments=("$@")
 codes=() red=()
 for session in "${sessions[@]}"; do
   touch "$scratch/start"

@@ -11,6 +11,7 @@
 # FVPORT_WEIGHTS a folder that holds releases as SLUG/; mounted, and linked as official_weights/SLUG
 # FVPORT_SLUG    the port, where the tree holds several
 # FVPORT_LOCKED  yes: `prep` is red where the weights are not those of the port.lock.json that is here
+# FVPORT_RUN, FVPORT_COMMIT  the run of CI and the commit that it gates; records carry them, and the image's name
 # FVPORT_SOURCE  what the built image installs fvport from (default: what the port's noxfile says)
 set -euo pipefail
 
@@ -41,7 +42,8 @@ out=${OUT:-${RUNNER_TEMP:-.fvport}/gate-out}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 run_flags+=(--rm --read-only --tmpfs=/tmp "--volume=$PWD:$PWD" "--workdir=$PWD" --env=OMP_NUM_THREADS
-  "--env=FVPORT_PORT=$PWD" "--env=FVPORT_OUT=$out" --env=FVPORT_SLUG --env=FVPORT_LOCKED)
+  "--env=FVPORT_PORT=$PWD" "--env=FVPORT_OUT=$out" --env=FVPORT_SLUG --env=FVPORT_LOCKED
+  --env=FVPORT_RUN --env=FVPORT_COMMIT "--env=FVPORT_IMAGE=$image") # what its records say of their origin
 [[ $out/ == "$PWD"/* ]] || run_flags+=("--volume=$out:$out")
 if [[ -n ${FVPORT_WEIGHTS:-} ]]; then
   weights=$(cd "$FVPORT_WEIGHTS" 2>/dev/null && pwd) || {
