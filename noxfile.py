@@ -84,6 +84,12 @@ def ci_dry_run(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def release_check(session: nox.Session) -> None:
+    """Build, read, install into an empty environment, bake, uninstall: what a release must hold (-- --tag vX.Y.Z)."""
+    session.run(PYTHON, "-m", "ci.release", *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def lock(session: nox.Session) -> None:
     """Compile every lock again (-- --upgrade takes newer versions), and copy the gate's into the template."""
     cpu = ["-c", "docker/gate-cpu.lock"]
