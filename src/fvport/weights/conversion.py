@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a declared conversion makes of a release, worked out from headers alone: every tensor, where it comes from, how.
+
+Ownership is explicit. Each key of each weight file belongs to the component whose prefix it begins with (the longest
+where several do), or is skipped with a reason; a key that nobody owns is an error, and so are two sources of one
+target, a rule that fits nothing, and a group of sources of which one is missing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
+from fvport.weights import manifest
+from fvport.weights.case import concerns, concerns_any
+from fvport.weights.declaration import FILE, Declaration, Part, Rule
+from fvport.weights.manifest import TensorInfo
+from fvport.weights.operations import Operation, Tensor, chain, moves_bytes
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SHOWN = 8
+Headers = dict[str, dict[str, TensorInfo]]  # {file, relative to the release: {name: where it lies}}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One tensor of the release: `file` is relative to it, `key` its name there."""
+
+    file: str
+    key: str
+    info: TensorInfo
+
+    @property
+    def tensor(self) -> Tensor:
+        return Tensor(self.info.dtype, self.info.shape)
+
+
+@dataclass(frozen=True)
+class Made:
+    """One tensor of the converted tree: the `output`-th of what `operations` make of `sources`."""
+
+    name: str
+    tensor: Tensor
+    sources: tuple[Source, ...]
+    operations: tuple[Operation, ...] = ()
+    output: int = 0
+
+    @property
+    def moves_bytes(self) -> bool:
+        return moves_bytes(self.operations, [source.tensor for source in self.sources])
+
+    @property
+    def said(self) -> str:
+        """`a + b, split(0, 3)`: where it comes from, for messages."""
+        names = " + ".join(source.key for source in self.sources)
+        return ", ".join([names, *map(str, self.operations)])
+
+
+@dataclass
+class Conversion:
+    """The whole plan. `tensors[component]` in the order of the source bytes; `skipped` {key: reason}."""
+
+    root: Path
+    declaration: Declaration
+    headers: Headers
+    metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    tensors: dict[str, list[Made]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors that will be written."""
+        return sum(made.tensor.bits // 8 for part in self.tensors.values() for made in part)
+
+    @property
+    def sources(self) -> list[str]:
+        """The weight files that are read, relative to the release."""
+        found = {source.file for part in self.tensors.values() for made in part for source in made.sources}
+        return sorted(found)
+
+    def config(self, part: Part) -> dict[str, Any]:
+        """The component's config as the declaration gives it, with its official class named as its library does."""
+        config = part.config if isinstance(part.config, dict) else _from_release(self, part)
+        if part.library == "transformers":
+            return {"architectures": [part.cls], **config}
+        return {"_class_name": part.cls, **{key: value for key, value in config.items() if key != "_class_name"}}
+
+
+def _from_release(plan: Conversion, part: Part) -> dict[str, Any]:
+    if not part.config:
+        return {}
+    file, *keys = part.config
+    value: Any = manifest.read_json(plan.root / file)
+    for key in keys:
+        if not isinstance(value, dict) or key not in value:
+            near = did_you_mean(key, value) if isinstance(value, dict) else ""
+            raise UsageError(f"the config of {part.name} has no {key!r} in {file}.{near}", where=plan.declaration.where)
+        value = value[key]
+    if not isinstance(value, dict):
+        raise UsageError(f"the config of {part.name} in {file} is not a table", where=plan.declaration.where)
+    return value
+
+
+def plan(root: Path, declaration: Declaration) -> Conversion:
+    """Work out the conversion of the release at `root`. Reads headers only.
+
+    Raises BlockedError for a file that is missing or broken, FvportError for what the declaration leaves open.
+    """
+    if not root.is_dir():
+        raise BlockedError("the official weights are not there", where=str(root), todo="Run: fvport prep")
+    headers, notes = read_headers(root, declaration)
+    metadata = {file: manifest.read_metadata(root / file) for file in headers if file.endswith(".safetensors")}
+    made = Conversion(root, declaration, headers, metadata, notes=notes)
+    owned, problems = _ownership(made)
+    for name, part in declaration.parts.items():
+        if part.copied:
+            if not (root / part.folder).is_dir():
+                problems.append(f"{name} is the folder {part.folder}, which the release does not have")
+        elif part.prefixes:
+            made.tensors[name] = _component(made, part, owned.get(name, []), problems)
+    problems += _unused_skips(made)
+    if problems:
+        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise FvportError("; ".join(problems[:SHOWN]) + more, where=declaration.where)
+    return made
+
+
+def read_headers(root: Path, declaration: Declaration) -> tuple[Headers, list[str]]:
+    """(every weight file that the declaration does not skip or copy, notes). Indexes beside shards are held to."""
+    copied = [Path(part.folder) for part in declaration.parts.values() if part.copied]
+    found: Headers = {}
+    notes = []
+    for file in sorted(root.rglob("*")):
+        relative = file.relative_to(root)
+        if any(part.startswith(".") for part in relative.parts) or not file.is_file():
+            continue
+        if any(folder == relative.parent or folder in relative.parents for folder in copied):
+            continue
+        name = relative.as_posix()
+        if name.endswith(".safetensors.index.json"):
+            manifest.read_index(file)  # a shard that is missing, or does not hold what it should, ends here
+        if file.suffix not in (".safetensors", *PICKLES):
+            continue
+        if reason := _file_skip(declaration, name):
+            notes.append(f"{name} is left out: {reason}")
+        elif file.suffix == ".safetensors":
+            found[name] = manifest.read_header(file)
+        else:
+            found[name] = _pickle(file)
+    if not found and any(part.prefixes for part in declaration.parts.values()):
+        raise BlockedError("holds no weight file that the declaration does not skip", where=str(root))
+    return found, notes
+
+
+def _file_skip(declaration: Declaration, name: str) -> str:
+    for pattern, reason in declaration.skip.items():
+        if pattern.startswith(FILE) and fnmatch.fnmatch(name, pattern.removeprefix(FILE)):
+            return reason
+    return ""
+
+
+def _pickle(file: Path) -> dict[str, TensorInfo]:
+    todo = f'Save it as safetensors, or leave it out: SKIP = {{"file:{file.name}": "why"}}'
+    raise BlockedError("is in pickle form, which is not converted yet", where=str(file), todo=todo)
+
+
+# --- who owns a key --------------------------------------------------------------------------------------------------
+
+
+def _ownership(made: Conversion) -> tuple[dict[str, list[tuple[str, Source]]], list[str]]:
+    """({component: [(name without prefix, source)]}, problems)"""
+    owned: dict[str, list[tuple[str, Source]]] = {}
+    unowned, problems = [], []
+    declaration = made.declaration
+    keys = {pattern: reason for pattern, reason in declaration.skip.items() if not pattern.startswith(FILE)}
+    for file, table in made.headers.items():
+        parts = [part for part in declaration.parts.values() if _has(part, file)]
+        for key, info in table.items():
+            if reason := _skipped(keys, key):
+                made.skipped[key] = reason
+                continue
+            claims = [(part, prefix) for part in parts for prefix in part.prefixes if key.startswith(prefix)]
+            if not claims:
+                unowned.append(key)
+                continue
+            longest = max(len(prefix) for _, prefix in claims)
+            best = [(part, prefix) for part, prefix in claims if len(prefix) == longest]
+            if len(best) > 1:
+                problems.append(f"{key} belongs to {' and to '.join(part.name for part, _ in best)}")
+                continue
+            part, prefix = best[0]
+            owned.setdefault(part.name, []).append((key[len(prefix) :], Source(file, key, info)))
+    if unowned:
+        problems.insert(0, _nobody(unowned, declaration))
+    return owned, problems
+
+
+def _has(part: Part, file: str) -> bool:
+    return any(fnmatch.fnmatch(file, pattern) for pattern in part.files)
+
+
+def _skipped(skips: Mapping[str, str], key: str) -> str:
+    return next((reason for pattern, reason in skips.items() if concerns(pattern, key)), "")
+
+
+def _nobody(keys: list[str], declaration: Declaration) -> str:
+    prefixes = [prefix for part in declaration.parts.values() for prefix in part.prefixes]
+    near = nearest_prefix(keys[0], prefixes)
+    owner = next((part.name for part in declaration.parts.values() if near in part.prefixes), "")
+    hint = f'; the nearest prefix is "{near}" of {owner}' if near else ""
+    more = f" and {len(keys) - 4} more" if len(keys) > 4 else ""
+    count = f"{len(keys)} keys belong" if len(keys) > 1 else "1 key belongs"
+    return f"{count} to no component and to no SKIP: {', '.join(keys[:4])}{more}{hint}"
+
+
+def nearest_prefix(key: str, prefixes: Iterable[str]) -> str:
+    """The declared prefix that is most like the beginning of a key; '' where none is."""
+    import difflib
+
+    def likeness(prefix: str) -> float:
+        return difflib.SequenceMatcher(None, prefix, key[: len(prefix)]).ratio()
+
+    best = max((prefix for prefix in prefixes if prefix), key=likeness, default="")
+    return best if best and likeness(best) > 0.3 else ""
+
+
+# --- one component ---------------------------------------------------------------------------------------------------
+
+
+def _component(made: Conversion, part: Part, keys: list[tuple[str, Source]], problems: list[str]) -> list[Made]:
+    where, found = part.name, []
+    used: set[tuple[str, int]] = set()
+    groups: dict[tuple[int, tuple[str | None, ...]], dict[int, Source]] = {}
+    if not keys:
+        prefixes = ", ".join(f'"{prefix}"' for prefix in part.prefixes)
+        problems.append(f"{where}: no key of {', '.join(part.files)} begins with {prefixes}")
+    for short, source in keys:
+        if reason := _skipped(part.skip, short):
+            made.skipped[source.key] = reason
+            continue
+        name = _renamed(part, short, used)
+        placed = _placed(part, name)
+        if placed is None:
+            found.append(Made(name, source.tensor, (source,)))
+            continue
+        number, slot, targets = placed
+        used.add(("rules", number))
+        group = groups.setdefault((number, targets), {})
+        if slot in group:
+            problems.append(f"{where}: {group[slot].key} and {source.key} are both the source of {_first(targets)}")
+        group[slot] = source
+    for (number, targets), group in groups.items():
+        found += _group(made, part, part.rules[number], targets, group, problems)
+    for word, count in (("rename", len(part.rename)), ("rules", len(part.rules))):
+        for number in range(count):
+            if (word, number) not in used and keys:
+                said = part.rules[number] if word == "rules" else " -> ".join(part.rename[number])
+                problems.append(f"{where}.{word}[{number}] fits no key: {said}")
+    problems += _collisions(where, found)
+    return sorted(found, key=_order)
+
+
+def _order(item: Made) -> tuple[Any, ...]:
+    """Wide elements first, which keeps every tensor aligned; within that as the bytes lie in the release."""
+    first = item.sources[0]
+    return -manifest.BITS[item.tensor.dtype], first.file, first.info.start, item.output
+
+
+def _renamed(part: Part, name: str, used: set[tuple[str, int]]) -> str:
+    for number, (pattern, replacement) in enumerate(part.rename):
+        name, count = re.subn(pattern, replacement, name)
+        if count:
+            used.add(("rename", number))
+    return name
+
+
+def _placed(part: Part, name: str) -> tuple[int, int, tuple[str | None, ...]] | None:
+    """(the first rule that fits, which of its sources, its targets), or None where the name stays."""
+    for number, rule in enumerate(part.rules):
+        for slot, pattern in enumerate(rule.sources):
+            if match := re.fullmatch(pattern, name):
+                return number, slot, tuple(None if target is None else match.expand(target) for target in rule.targets)
+    return None
+
+
+def _first(targets: tuple[str | None, ...]) -> str:
+    return next((target for target in targets if target), "what is left out")
+
+
+def _group(
+    made: Conversion,
+    part: Part,
+    rule: Rule,
+    targets: tuple[str | None, ...],
+    group: dict[int, Source],
+    problems: list[str],
+) -> list[Made]:
+    missing = [rule.sources[slot] for slot in range(len(rule.sources)) if slot not in group]
+    if missing:
+        there = ", ".join(source.key for source in group.values())
+        problems.append(f"{part.name}: {_first(targets)} is made of {there} and {missing[0]}, and no key fits that")
+        return []
+    sources = tuple(group[slot] for slot in range(len(rule.sources)))
+    try:
+        outputs = chain(rule.operations, [source.tensor for source in sources])
+    except UsageError as error:
+        problems.append(f"{part.name}: {sources[0].key}: {error}")
+        return []
+    if any(operation.name == "skip" for operation in rule.operations):
+        made.skipped |= {source.key: str(rule.operations[-1].arguments[0]) for source in sources}
+        return []
+    if len(outputs) != len(targets):
+        what = f"{sources[0].key} becomes {len(outputs)} tensors, and {len(targets)} targets are named ({rule})"
+        problems.append(f"{part.name}: {what}")
+        return []
+    reasons = iter(rule.reasons)
+    found = []
+    for number, (target, tensor) in enumerate(zip(targets, outputs, strict=True)):
+        if target is None:
+            made.skipped[f"{sources[0].key} [part {number}]"] = next(reasons)
+        else:
+            found.append(Made(target, tensor, sources, rule.operations, number))
+    return found
+
+
+def _collisions(where: str, found: list[Made]) -> list[str]:
+    seen: dict[str, Made] = {}
+    problems = []
+    for item in found:
+        if item.name in seen:
+            first = seen[item.name]
+            same = first.sources[0].key == item.sources[0].key
+            files = f" (in {first.sources[0].file} and in {item.sources[0].file})" if same else ""
+            problems.append(f"{where}: {first.said} and {item.said} both become {item.name}{files}")
+        seen[item.name] = item
+    return problems
+
+
+def _unused_skips(made: Conversion) -> list[str]:
+    """A skip that fits nothing is only worth knowing: releases of one family differ in what they carry."""
+    keys = [key for table in made.headers.values() for key in table]
+    for pattern in made.declaration.skip:
+        if not pattern.startswith(FILE) and not any(concerns_any([pattern], key) for key in keys):
+            made.notes.append(f"SKIP {pattern!r} fits no key")
+    return []

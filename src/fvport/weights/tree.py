@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing a converted release: beside its place, file by file, and renamed when it is whole.
+
+Killed at any moment, the old tree is there or none, and the next run goes on where this one stood: files that are done
+lie in `.<name>.part` under their own names. A tree that was not made here is never touched.
+
+The data of weight files is handed to the system as `cp` hands it over; `sync` waits until it is on the disk. Without,
+a loss of power can cost files of a new tree, which then have other sizes than its marker says and are made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import BlockedError, FvportError
+from fvport.weights import arithmetic, manifest, show
+from fvport.weights.conversion import Conversion, Made
+from fvport.weights.declaration import Part
+from fvport.weights.kinds import kind_of
+from fvport.weights.scan import Scan
+from fvport.weights.stream import Copier, Range, Shard, index, moves, shards
+
+MARKER = ".fvport-conversion.json"
+FORMAT = 1  # raised when the same plan is written otherwise than before
+AT_FDCWD, EXCHANGE = -100, 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """`link`: passthrough folders as links; `sync`: wait for the disk; `scan`: look for NaN in what is moved."""
+
+    link: bool = False
+    sync: bool = False
+    scan: bool = True
+
+
+@dataclass
+class Written:
+    """What lies in the tree. `made` False: it was there already, as it should be."""
+
+    tree: Path
+    made: bool
+    files: dict[str, int] = field(default_factory=dict)
+    resumed: list[str] = field(default_factory=list)
+    nan: dict[str, int] = field(default_factory=dict)  # {component.tensor: count, or 0 where it was not counted}
+    notes: list[str] = field(default_factory=list)
+
+
+def digest(plan: Conversion, options: Options) -> str:
+    """What the tree is made from: the declaration, and name, size and time of every file of the release."""
+    stamps = [f"{file.relative_to(plan.root).as_posix()} {_stamp(file)}" for file in _release_files(plan)]
+    parts = [str(FORMAT), str(options.link), json.dumps(plan.declaration.raw, sort_keys=True), *stamps]
+    return "sha256:" + hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _release_files(plan: Conversion) -> list[Path]:
+    files = [plan.root / name for name in plan.headers]
+    for part in plan.declaration.parts.values():
+        files += [plan.root / part.folder / name for name in copied_files(plan, part)]
+        if isinstance(part.config, tuple) and part.config:
+            files.append(plan.root / part.config[0])
+    return sorted(set(files))
+
+
+def copied_files(plan: Conversion, part: Part) -> list[str]:
+    """Files of a passthrough folder, relative to it; nothing for other components."""
+    if not part.copied:
+        return []
+    folder = plan.root / part.folder
+    found = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    names = [path.as_posix() for path in found if not any(word.startswith(".") for word in path.parts)]
+    chosen = [name for name in names if not part.only or name in part.only]
+    lacking = sorted(set(part.only) - set(chosen))
+    if lacking or not chosen:
+        what = f"{part.name} needs {', '.join(lacking) or 'at least one file'} in {part.folder}, which is not there"
+        raise BlockedError(what, where=str(folder), todo="Fetch the whole release, or correct the declaration")
+    return chosen
+
+
+def _stamp(file: Path) -> str:
+    stat = file.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def is_current(target: Path, plan: Conversion, options: Options) -> bool:
+    """True where the tree is the one that this plan makes, and no file of it was changed since."""
+    held = read_marker(target)
+    return held.get("digest") == digest(plan, options) and not changed(target)
+
+
+def read_marker(target: Path) -> dict[str, Any]:
+    """What the tree says of itself; {} where it is none of ours."""
+    try:
+        held = json.loads((target / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return held if isinstance(held, dict) and held.get("made_by") == "fvport" else {}
+
+
+def changed(target: Path) -> str:
+    """The first file of a tree that is not as it was written, gone, or new; '' where all is as it was."""
+    files = read_marker(target).get("files", {})
+    there = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()} - {MARKER}
+    for name in sorted(there | set(files)):
+        if name not in files or name not in there or files[name] != _told(target / name):
+            return name
+    return ""
+
+
+def _told(file: Path) -> list[Any]:
+    if file.is_symlink():
+        return ["link", os.readlink(file)]
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+def write(plan: Conversion, target: Path, options: Options, said: Callable[[int, int], None]) -> Written:
+    """Make the tree, or find it as it should be. `said(done, total)` is told of bytes.
+
+    Raises BlockedError for a full disk or an unreadable file, FvportError where something else is in its place.
+    """
+    if target.is_symlink() or (target.exists() and not read_marker(target)):
+        raise FvportError("was not made by fvport and is not overwritten", where=str(target), todo="Move it away")
+    with _alone(target):
+        if read_marker(target) and is_current(target, plan, options):
+            held = read_marker(target)
+            return Written(target, False, _sizes(held), nan=held.get("nan", {}), notes=list(plan.notes))
+        part = _beside(target, "part")
+        _begin(part, plan, options)
+        result = Written(target, True, notes=list(plan.notes))
+        try:
+            _fill(plan, part, options, said, result)
+            _settle(part, target, plan, options, result)
+        except OSError as error:
+            raise _refused(error, target, part) from None
+        result.files = _sizes(read_marker(target))
+        return result
+
+
+def _sizes(held: dict[str, Any]) -> dict[str, int]:
+    return {name: told[0] if told[0] != "link" else 0 for name, told in held.get("files", {}).items()}
+
+
+def _beside(target: Path, word: str) -> Path:
+    return target.with_name(f".{target.name}.{word}")
+
+
+@contextlib.contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Two conversions to one place would write the same files."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with open(_beside(target, "lock"), "w", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            what = "another conversion is at work here"
+            raise BlockedError(what, where=str(target), todo="Wait for it to end") from None
+        yield
+
+
+def _begin(part: Path, plan: Conversion, options: Options) -> None:
+    """What an earlier run of the same plan finished stays, anything else goes; a disk that is too small is said here."""
+    old, now = part / MARKER, digest(plan, options)
+    try:
+        same = json.loads(old.read_text(encoding="utf-8"))["begun"] == now
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(exist_ok=True)
+        _text(old, {"made_by": "fvport", "begun": now})
+        there = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
+        free = shutil.disk_usage(part).free
+    except OSError as error:
+        raise _refused(error, part, part) from None
+    need = plan.bytes + sum(_copied_bytes(plan, item, options) for item in plan.declaration.parts.values()) - there
+    if need > free:
+        what = f"needs {show.size(need)}, and {show.size(free)} are free"
+        raise BlockedError(what, where=str(part.parent), todo="Make room, then run again; nothing was changed")
+
+
+def _copied_bytes(plan: Conversion, part: Part, options: Options) -> int:
+    if options.link:
+        return 0
+    return sum((plan.root / part.folder / name).stat().st_size for name in copied_files(plan, part))
+
+
+def _refused(error: OSError, target: Path, part: Path) -> BlockedError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        todo = f"Make room and run again: it goes on with what is done ({part.name} beside it may also be deleted)"
+        return BlockedError("the disk is full; the tree that was there is as it was", where=str(target), todo=todo)
+    return BlockedError(f"could not be written ({error.strerror or error})", where=str(target))
+
+
+def _fill(plan: Conversion, part: Path, options: Options, said: Callable[[int, int], None], result: Written) -> None:
+    work = {name: component_shards(plan, name) for name in plan.tensors}
+    if any(not made.moves_bytes for made_list in plan.tensors.values() for made in made_list):
+        arithmetic.need_numpy()
+    total, done = plan.bytes, 0
+
+    def tell(count: int) -> None:
+        nonlocal done
+        done += count
+        said(done, total)
+
+    moved = [(f"{name}.{made.name}", made) for name in work for made in plan.tensors[name] if made.moves_bytes]
+    scan = Scan(plan.root, moved)
+    if options.scan and moved:
+        scan.start()
+    copier = Copier(plan.root, tell)
+    try:
+        for name, files in work.items():
+            (part / name).mkdir(exist_ok=True)
+            for shard in files:
+                _shard(plan, part, name, shard, copier, options, result)
+            if len(files) > 1:
+                _text(part / name / f"{_stem(plan.declaration.parts[name])}.safetensors.index.json", index(files))
+        for item in plan.declaration.parts.values():
+            _texts_and_copies(plan, part, item, copier, options)
+        _text(part / "model_index.json", model_index(plan))
+    except BaseException:
+        if scan.ident is not None:
+            scan.finish(stop=True)
+        raise
+    finally:
+        copier.close()
+    if scan.ident is not None:
+        result.nan |= dict.fromkeys(scan.finish(), 0)
+        result.notes += [scan.problem] if scan.problem else []
+
+
+def component_shards(plan: Conversion, name: str) -> list[Shard]:
+    """The weight files of one component."""
+    metadata: dict[str, str] = {}
+    for file in dict.fromkeys(source.file for made in plan.tensors[name] for source in made.sources):
+        metadata |= plan.metadata.get(file, {})
+    metadata.setdefault("format", "pt")  # transformers refuses a file that does not say so
+    return shards(plan.tensors[name], _stem(plan.declaration.parts[name]), metadata, plan.declaration.shard_bytes)
+
+
+def _stem(part: Part) -> str:
+    return "model" if part.library == "transformers" else "diffusion_pytorch_model"
+
+
+def _shard(
+    plan: Conversion, part: Path, name: str, shard: Shard, copier: Copier, options: Options, result: Written
+) -> None:
+    final = part / name / shard.name
+    if final.is_file() and final.stat().st_size == shard.size:
+        result.resumed.append(f"{name}/{shard.name}")
+        result.nan |= _kept_nan(final)
+        copier.said(shard.size - len(shard.header))
+        return
+    unfinished = final.with_name(f".{shard.name}.unfinished")
+    found: dict[str, int] = {}
+    try:
+        with open(unfinished, "wb", buffering=0) as stream:
+            stream.write(shard.header)
+            os.ftruncate(stream.fileno(), shard.size)
+            for place, piece in moves(shard):
+                copier.copy(stream.fileno(), place, piece)
+            for made, start in zip(shard.tensors, shard.starts, strict=True):
+                if not made.moves_bytes:
+                    if made.tensor.bits:
+                        os.posix_fallocate(stream.fileno(), start, made.tensor.bits // 8)
+                    if count := _computed(plan, made, unfinished, start, part):
+                        found[f"{name}.{made.name}"] = count
+                    copier.said(made.tensor.bits // 8)
+            if options.sync:
+                os.fsync(stream.fileno())
+        if found:
+            _text(final.with_name(f".{shard.name}.nan"), found)
+            result.nan |= found
+        os.replace(unfinished, final)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _kept_nan(final: Path) -> dict[str, int]:
+    file = final.with_name(f".{final.name}.nan")
+    return manifest.read_json(file) if file.is_file() else {}
+
+
+def _computed(plan: Conversion, made: Made, target: Path, start: int, scratch: Path) -> int:
+    bench = arithmetic.Workbench(plan.root, scratch)
+    try:
+        return arithmetic.compute(bench, made, target, start)
+    finally:
+        bench.close()
+
+
+def _texts_and_copies(plan: Conversion, part: Path, item: Part, copier: Copier, options: Options) -> None:
+    folder = part / item.name
+    folder.mkdir(exist_ok=True)
+    for name in copied_files(plan, item):
+        source, target = plan.root / item.folder / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        if options.link:
+            target.symlink_to(os.path.relpath(source, target.parent))
+            continue
+        with open(target, "wb", buffering=0) as stream:
+            size = source.stat().st_size
+            copier.copy(stream.fileno(), 0, Range(f"{item.folder}/{name}", 0, size))
+    if not item.copied or item.config is not None:
+        _text(folder / config_name(item), plan.config(item))
+
+
+def config_name(part: Part) -> str:
+    """The file name that the component's loader wants."""
+    kind, _ = kind_of(part.name, part.cls, part.library)
+    names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
+    return names.get(kind, "preprocessor_config.json" if kind == "processor" else "config.json")
+
+
+def model_index(plan: Conversion) -> dict[str, Any]:
+    """model_index.json with the official classes."""
+    declared = plan.declaration
+    index_: dict[str, Any] = {"_class_name": declared.pipeline[1], **declared.index}
+    return index_ | {name: [part.library, part.cls] for name, part in declared.parts.items()}
+
+
+def _text(file: Path, value: Any) -> None:
+    with open(file, "w", encoding="utf-8", newline="\n") as stream:
+        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _settle(part: Path, target: Path, plan: Conversion, options: Options, result: Written) -> None:
+    for file in part.rglob(".*.nan"):
+        file.unlink()
+    names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if not path.is_dir())
+    files = {name: _told(part / name) for name in names if name != MARKER}
+    held = {"made_by": "fvport", "digest": digest(plan, options), "files": files, "nan": result.nan}
+    _text(part / MARKER, held | {"link": options.link, "declaration": plan.declaration.digest()})
+    for folder in (*(path for path in part.rglob("*") if path.is_dir()), part):
+        _sync_folder(folder)
+    if target.exists():
+        _exchange(part, target)
+        shutil.rmtree(part, ignore_errors=True)
+    else:
+        os.rename(part, target)
+    _sync_folder(target.parent)
+
+
+def _exchange(part: Path, target: Path) -> None:
+    """Both change places at once where the system can; else the old tree goes first, and there is none for a moment."""
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        done = libc.renameat2(AT_FDCWD, os.fsencode(part), AT_FDCWD, os.fsencode(target), EXCHANGE)
+    except (OSError, AttributeError):
+        done = -1
+    if done:
+        old = _beside(target, "old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(target, old)
+        os.rename(part, target)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
