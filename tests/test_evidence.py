@@ -184,12 +184,12 @@ def test_inputs_that_cannot_be_told(port: spec.Port, monkeypatch: pytest.MonkeyP
 
 def lock_weights(port: spec.Port) -> Path:
     """Official weights of one component, and their lock."""
-    from fvport.weights import prep
+    from fvport.weights import lockfile
 
     file = port.official_weights / "transformer" / "config.json"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"{}" + b" " * 100)
-    entry = prep._entry(port, port.component("transformer"), prep._Cache(port))
+    entry = lockfile.entry(port, port.component("transformer"), lockfile.Hashes(port))
     (port.folder / "port.lock.json").write_text(json.dumps({"components": {"transformer": entry}}))
     return file
 

@@ -13,7 +13,7 @@ from weights_support import PORT, make_port, release, save, save_json
 from fvport import evidence as ev
 from fvport import spec
 from fvport.errors import BlockedError, FvportError
-from fvport.weights import convert, manifest, prep
+from fvport.weights import convert, lockfile, prep
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_unlocked_weights_are_blocked(tmp_path):
 
 def test_verify_hashes_only_what_changed(port, monkeypatch):
     """A second look at unchanged files reads none of them."""
-    monkeypatch.setattr(prep, "_blake3", lambda *_: pytest.fail("hashed again"))
+    monkeypatch.setattr(lockfile, "blake3", lambda *_: pytest.fail("hashed again"))
     prep.verify(port)
 
 
@@ -215,33 +215,3 @@ def test_missing_local_weights_say_the_command(tmp_path):
     (tmp_path / "official_weights").rename(tmp_path / "away")
     with pytest.raises(BlockedError, match="ln -s"):
         prep.run(port)
-
-
-def test_an_unreachable_hub_says_the_command_and_no_token(tmp_path, monkeypatch):
-    """Offline: exit code 3, the command that fetches the release, and never a token's value."""
-    import huggingface_hub
-    from huggingface_hub.errors import OfflineModeIsEnabled
-
-    def refuse(*_, **__):
-        raise OfflineModeIsEnabled("no network, hf_planted")
-
-    monkeypatch.setenv("HF_TOKEN", "hf_planted")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
-    port = make_port(tmp_path, PORT.replace('weights = "official_weights/demo"', 'weights = "org/name"'))
-    (tmp_path / "official_weights").rename(tmp_path / "away")
-    with pytest.raises(BlockedError, match="hf download org/name --revision main") as caught:
-        prep.run(port)
-    assert "hf_planted" not in str(caught.value)
-
-
-def test_a_hub_release_is_fetched_and_locked(tmp_path, monkeypatch):
-    """A hub id is fetched beside its place, renamed, and locked."""
-    import huggingface_hub
-
-    monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda repo, revision, local_dir: release(spec.Path(local_dir))
-    )
-    port = make_port(tmp_path, PORT.replace('weights = "official_weights/demo"', 'weights = "org/name"'))
-    (tmp_path / "official_weights").rename(tmp_path / "away")
-    assert prep.run(port).load_tree == "converted_weights/demo"
-    assert manifest.read_weights(port.official_weights / "transformer").files

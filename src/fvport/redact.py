@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What must not be said: tokens and passwords in words that another program gave us, before they reach a screen or file.
+"""What must not be said: tokens and passwords in other programs' words, before they reach a screen or a file.
 
 A token is known to fvport by the name of its variable only. Its value is looked at here for one purpose: taking it out.
 """

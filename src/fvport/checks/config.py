@@ -157,7 +157,7 @@ def official_job(port: Port, asked: Json) -> Json:
         "pipeline": "" if pipeline.startswith("oracle:") else pipeline,
         "call": port.official.pipeline.call,
         "oracle": str(port.folder / "oracle.py"),
-        "import_roots": [str(port.root / port.official.import_root)] if port.official.import_root else [],
+        "import_roots": [str(port.import_root)] if port.import_root else [],
     }
 
 

@@ -14,13 +14,14 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import gate
 from fvport.errors import UsageError, did_you_mean
+from fvport.redact import READ_BY_THE_HUB
 from fvport.report import handoff_facts as facts
 from fvport.report import plan
 from fvport.report.handoff_facts import Block, unknown
 from fvport.spec import Component, Port
 from fvport.verdict import Verdict, speaks_of
 
-TOKENS = ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_KEY")
+TOKENS = READ_BY_THE_HUB
 
 
 def block(port: Port, kind: str, component: str | None = None) -> Block:

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The official weights: linked or fetched, then locked. What is locked is what every check may read.
+"""The first step of a port: official code pinned, official weights there and locked, the official side importable.
 
-`port.lock.json` gets, for each component, its files with size and blake3 and a digest of its tensors' names, shapes and
-dtypes; `verify` refuses weights that differ. A file is hashed again only when its size or time changed.
+    run(port)     code and weights, `port.lock.json`, the load tree; what is right already is left as it is
+    whole(port)   the same, then the import check where the oracle runs, and the port's Markdown: `fvport prep`
+
+Nothing that exists is written over. What is missing ends as one sentence with the command that gets it (exit 3).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import sys
-import time
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,24 +16,29 @@ from typing import Any
 
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError
-from fvport.spec import Component, Port
-from fvport.weights import manifest, show, sides
+from fvport.spec import Port
+from fvport.weights import fetch, lockfile, show
+from fvport.weights.lockfile import difference, folders_of, verify  # noqa: F401 - the names that checks go by
 
-SCHEMA = 1
-PIECE = 1 << 24
-TOKENS = ("HF_TOKEN", "HUGGINGFACE_HUB_TOKEN", "HF_API_KEY")  # names of variables; a value is never read here
-VERSIONS = ("diffusers", "transformers", "torch", "safetensors", "fastvideo")
+VERSIONS = ("diffusers", "transformers", "torch", "safetensors", "huggingface_hub", "fastvideo")
+PATTERNS = (".fvport/", "official_weights/", "converted_weights/")
 
 
 @dataclass
 class Prepared:
-    """What `run` did. `changed`: locked files whose bytes are others than before."""
+    """What was done. `changed`: locked files whose bytes are others than before; `open`: what hinders the load tree."""
 
     weights: str
     components: dict[str, dict[str, Any]]
     changed: list[str] = field(default_factory=list)
     load_tree: str = ""
-    open: str = ""  # what hinders the load tree, where something does
+    open: str = ""
+    code: str = ""  # the official code: clone or package
+    source: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    official_env: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)  # the import check, in words
+    excluded: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -45,42 +47,97 @@ class Prepared:
         rows: list[tuple[str, ...]] = [("component", "files", "bytes")]
         for name, entry in self.components.items():
             rows.append((name, str(len(entry["files"])), show.size(sum(file["size"] for file in entry["files"]))))
-        lines = [f"locked: {self.weights}", show.table(rows)]
+        lines = [*([self.code] if self.code else []), *self.notes, *self.said]
+        lines += [f"locked: {self.weights}", show.table(rows)]
         lines += [f"changed since it was locked: {name}" for name in self.changed]
         lines.append(f"load tree: {self.load_tree}" if self.load_tree else f"no load tree yet: {self.open}")
         return "\n".join(lines)
 
 
 def run(port: Port) -> Prepared:
-    """Fetch what is missing, lock it, and make the load tree. Running it twice changes nothing.
+    """Have the official code and weights, lock them, and make the load tree. Running it twice changes nothing.
 
-    Raises BlockedError naming what is missing and the command that gets it.
+    Raises BlockedError naming what is missing and the command that gets it, and UsageError for a pin that is none.
     """
     from fvport.weights import convert
+    from fvport.workspace import oracle_env, reference
 
-    folder = port.official_weights
-    if not folder.exists():
-        _fetch(port, folder)
     lock = ev.lock(port)
-    before = {name: _hashes(entry) for name, entry in lock.get("components", {}).items()}
-    cache = _Cache(port)
-    entries = {c.name: _entry(port, c, cache) for c in port.components.values() if c.mode != "external"}
-    cache.save()
+    clone = reference.ensure(port)
+    own = oracle_env.ensure(port)
+    hashes = lockfile.Hashes(port)
+    source = _weights(port, lock, hashes)
+    before = {name: lockfile.hashes_in(entry) for name, entry in lock.get("components", {}).items()}
+    entries = {c.name: lockfile.entry(port, c, hashes) for c in port.components.values() if c.mode != "external"}
+    release = {"files": lockfile.ruling(port, hashes)}
+    hashes.save()
     changed = [
         file
         for name, entry in entries.items()
-        for file, value in _hashes(entry).items()
+        for file, value in lockfile.hashes_in(entry).items()
         if name in before and before[name].get(file, value) != value
     ]
     versions = {name: version for name in VERSIONS if (version := _version(name))}
-    lock |= {"schema": lock.get("schema", SCHEMA), "components": entries, "versions": versions}
-    _write(port.folder / "port.lock.json", lock)
-    result = Prepared(port.official.weights, entries, changed)
+    lock |= {"schema": lock.get("schema", lockfile.SCHEMA), "components": entries, "versions": versions}
+    lock |= {"release": release, "source": source, "official": _official(port, clone)}
+    lockfile.write(port.folder / "port.lock.json", lock)
+    result = Prepared(port.official.weights, entries, changed, source=source, code=clone.text() if clone else "")
+    result.notes += [own] if own else []
+    result.excluded = exclude(port)
     try:
         result.load_tree = str(convert.build_load_tree(port, verify=False).relative_to(port.root))
     except FvportError as error:  # the weights are locked all the same; `conversion` says this as a finding
         result.open = str(error)
     return result
+
+
+def whole(port: Port) -> Prepared:
+    """`run`, then: can the official side be imported where it will run? The port's Markdown is brought up to date.
+
+    Raises BlockedError where it cannot be imported, after everything else is done and written.
+    """
+    from fvport.models import official_import
+    from fvport.report import plan
+
+    result = run(port)
+    found = official_import.remembered(port) or official_import.check(port)
+    official_import.remember(port, found)
+    result.official_env, result.said = found.to_json(), found.text().splitlines()
+    plan.sync(port)
+    return result
+
+
+def refuse_blocked(result: Prepared) -> None:
+    """BlockedError where the official code cannot be imported in the environment that the oracle runs in."""
+    if result.official_env.get("status") == "blocked":
+        first = next((line.strip() for line in result.said[1:] if "fails:" in line or "missing:" in line), "")
+        todo = (
+            "Pin an environment of the oracle's own ([official] requirements), or correct oracle.py; then: fvport prep"
+        )
+        raise BlockedError(f"the official code cannot be imported ({first})", todo=todo)
+
+
+def check_code(port: Port) -> None:
+    """BlockedError unless the official code is the commit that port.toml pins and port.lock.json was made with."""
+    from fvport.workspace import reference
+
+    if not port.official.repo:
+        return
+    clone = reference.check(port)
+    locked = ev.lock(port).get("official", {})
+    if locked.get("commit") != clone.commit:
+        what = f"is at {clone.commit}, and port.lock.json was made with {locked.get('commit') or 'no commit'}"
+        raise BlockedError(what, where=str(port.reference), todo="Run: fvport prep")
+
+
+def _official(port: Port, clone: Any) -> dict[str, Any]:
+    """What the lock says of the official code: repository and commit, or the package and its version."""
+    if clone is not None:
+        found = {"repo": clone.remote, "commit": clone.commit}
+        return found | ({"import_root": port.official.import_root} if port.official.import_root else {})
+    library = port.official.library or "diffusers"
+    found = {"import": library.partition(".")[0], "version": _version(library.partition(".")[0])}
+    return found | ({"requirements": port.official.requirements} if port.official.requirements else {})
 
 
 def _version(name: str) -> str:
@@ -90,178 +147,45 @@ def _version(name: str) -> str:
         return ""
 
 
-def _hashes(entry: Any) -> dict[str, str]:
-    files = entry.get("files", []) if isinstance(entry, dict) else []
-    return {file["name"]: file.get("blake3", "") for file in files if isinstance(file, dict) and "name" in file}
+def exclude(port: Port) -> list[str]:
+    """Lines for what is never committed, in the repository's own exclude file where the port lies in one already."""
+    from fvport.workspace import git, tree
+
+    lines = tree.excluded(port)
+    if git.top_level(port.root) == port.root.resolve():
+        git.exclude(port.root, lines)
+    return lines
 
 
-def _entry(port: Port, component: Component, cache: _Cache) -> dict[str, Any]:
-    files: list[dict[str, Any]] = []
-    tensors: dict[str, manifest.TensorInfo] = {}
-    for name in folders_of(component):
-        folder = port.official_weights / name
-        if not folder.is_dir():
-            what = f'"{name}" of {component.name} is not in the release'
-            raise BlockedError(what, where=str(folder), todo="Fetch the whole release, or correct port.toml")
-        for file in _files(folder):
-            relative = f"{name}/{file.relative_to(folder).as_posix()}"
-            files.append({"name": relative, "size": file.stat().st_size, "blake3": cache.hash(file, relative)})
-        tensors |= manifest.read_weights(folder).tensors
-    table = sorted((name, info.dtype, list(info.shape)) for name, info in tensors.items())
-    digest = "sha256:" + hashlib.sha256(json.dumps(table).encode()).hexdigest()
-    return {"files": files, "tensors": {"count": len(tensors), "digest": digest}}
-
-
-def folders_of(component: Component) -> list[str]:
-    """The component's folders in the release: its own, and its tokenizer's."""
-    return [sides.folder_of(component), *([component.tokenizer] if component.tokenizer else [])]
-
-
-def _files(folder: Path) -> list[Path]:
-    found = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(folder).parts))
-
-
-def _write(path: Path, lock: dict[str, Any]) -> None:
-    text = json.dumps(lock, indent=1, sort_keys=True) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-# --- refusing what differs -------------------------------------------------------------------------------------------
-
-
-def verify(port: Port, names: tuple[str, ...] = ()) -> None:
-    """BlockedError unless the official files are those of port.lock.json (all components, or `names`)."""
-    todo = "Put the locked weights back, or lock these: fvport prep"
-    locked = ev.lock(port).get("components", {})
-    cache = _Cache(port)
-    for component in port.components.values():
-        if component.mode == "external" or (names and component.name not in names):
-            continue
-        entry = locked.get(component.name)
-        if not isinstance(entry, dict) or any(not value for value in _hashes(entry).values()) or not _hashes(entry):
-            what = f"the weights of {component.name} are not locked"
-            raise BlockedError(what, where=str(port.folder / "port.lock.json"), todo="Run: fvport prep")
-        for file in entry["files"]:
-            _verify_file(port, cache, file, todo)
-        _no_strangers(port, component, entry, todo)
-    cache.save()
-
-
-def difference(port: Port, name: str) -> str:
-    """How a component's official files differ from port.lock.json, in a sentence without machine paths; or ''."""
-    if name not in port.components:
-        return ""
-    try:
-        verify(port, (name,))
-    except BlockedError as error:
-        where = error.where.removeprefix(f"{port.official_weights}/").removeprefix(f"{port.root}/")
-        return f"{where} {error.what}"
-    return ""
-
-
-def _verify_file(port: Port, cache: _Cache, file: dict[str, Any], todo: str) -> None:
-    path = port.official_weights / file["name"]
-    if not path.is_file():
-        raise BlockedError("is locked and not there", where=str(path), todo=todo)
-    if path.stat().st_size != file["size"]:
-        what = f"has {path.stat().st_size} bytes, port.lock.json says {file['size']}"
-        raise BlockedError(what, where=str(path), todo=todo)
-    if cache.hash(path, file["name"]) != file["blake3"]:
-        raise BlockedError("differs from port.lock.json", where=str(path), todo=todo)
-
-
-def _no_strangers(port: Port, component: Component, entry: dict[str, Any], todo: str) -> None:
-    """A file more can decide as much as another one: an index of shards, tokens that are added."""
-    known = set(_hashes(entry))
-    for name in folders_of(component):
-        folder = port.official_weights / name
-        for file in _files(folder):
-            if f"{name}/{file.relative_to(folder).as_posix()}" not in known:
-                raise BlockedError("is not in port.lock.json", where=str(file), todo=todo)
-
-
-class _Cache:
-    """blake3 by file, kept in `.fvport/cache/weights.json` with size, time and inode; a changed file is hashed
-    again.
-    """
-
-    def __init__(self, port: Port) -> None:
-        self.path = port.state / "cache" / "weights.json"
-        self.dirty = False
-        try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            self.table = data if isinstance(data, dict) else {}
-        except (OSError, ValueError):
-            self.table = {}
-
-    def hash(self, file: Path, name: str) -> str:
-        stat = file.stat()
-        stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        key = str(file)
-        kept = self.table.get(key)
-        if isinstance(kept, list) and len(kept) == 2 and kept[0] == stamp:
-            return kept[1]
-        value = _blake3(file, name)
-        self.table[key], self.dirty = [stamp, value], True
-        return value
-
-    def save(self) -> None:
-        if self.dirty:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write(self.path, self.table)
-
-
-def _blake3(file: Path, name: str) -> str:
-    """`blake3:...` of a file's bytes; says how far it is when that takes longer than five seconds."""
-    import blake3
-
-    total, done, started, said = file.stat().st_size, 0, time.monotonic(), 0.0
-    state = blake3.blake3()
-    try:
-        with file.open("rb") as stream:
-            while piece := stream.read(PIECE):
-                state.update(piece)
-                done += len(piece)
-                if time.monotonic() - started > 5 and time.monotonic() - said > 2:
-                    said = time.monotonic()
-                    print(f"  {name}: {done * 100 // max(total, 1)} % of {show.size(total)}", file=sys.stderr)
-    except OSError as error:
-        raise BlockedError(f"cannot be read ({error.strerror or error})", where=str(file)) from None
-    return "blake3:" + state.hexdigest()
-
-
-# --- fetching --------------------------------------------------------------------------------------------------------
-
-
-def _fetch(port: Port, folder: Path) -> None:
-    """Fetch a hub release. The hub's client finds a token by its variable's name; it is never read or shown here."""
+def _weights(port: Port, lock: dict[str, Any], hashes: lockfile.Hashes) -> dict[str, Any]:
+    """See that the release is there; gives where it comes from, without a path of this machine."""
+    folder = port.official_weights
+    shown = folder.relative_to(port.root).as_posix()
     if not port.hub_id:
-        todo = f"Put the release there, or link it: ln -s RELEASE {port.official.weights}"
-        raise BlockedError("the official weights are not there", where=str(folder), todo=todo)
-    command = f"hf download {port.hub_id} --revision {port.official.revision} --local-dir official_weights/{port.slug}"
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-    except ImportError:
-        raise BlockedError(
-            "huggingface_hub is not installed", todo=f"Install it, or run elsewhere: {command}"
-        ) from None
-    part = folder.with_name(f".{folder.name}.part")  # kept when interrupted: the next run resumes
-    try:
-        snapshot_download(port.hub_id, revision=port.official.revision, local_dir=str(part))
-    except GatedRepoError:
-        todo = f"Ask for access, set {TOKENS[0]}, then run: fvport prep (or: {command})"
-        raise BlockedError(f"{port.hub_id} is gated", todo=todo) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        what = f"{port.hub_id} at {port.official.revision} could not be fetched ({type(error).__name__})"
-        todo = f"With a network run: {command}, then: fvport prep"
-        raise BlockedError(what, where=str(folder), todo=todo) from None
-    os.replace(part, folder)
+        if not folder.exists():
+            todo = f"Put the release there, or link it: ln -s RELEASE {port.official.weights}"
+            raise BlockedError("the official weights are not there", where=str(folder), todo=todo)
+        return {"kind": "local", "folder": shown}
+    release = _release(port, lock)
+    found = {"kind": "hub", "id": release.hub_id, "revision": release.revision}
+    found |= {"allow": list(release.allow), "ignore": list(release.ignore)}  # type: ignore[dict-item]
+    if folder.exists() and fetch.is_whole(release, folder):
+        commit = fetch.record(folder).get("commit") or release.commit
+        return found | ({"commit": commit} if commit else {})
+    if folder.is_symlink() and not folder.exists():
+        todo = "Link the release again, or remove the link; then: fvport prep"
+        raise BlockedError("is a link to a folder that is not there", where=str(folder), todo=todo)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    got = fetch.fetch(release, folder, shown)
+    for name, value in got.hashes.items():
+        hashes.put(Path(folder, name), value)
+    hashes.save()
+    return found | {"commit": got.commit}
+
+
+def _release(port: Port, lock: dict[str, Any]) -> fetch.Release:
+    """What port.toml asks for, at the commit that the lock has for it."""
+    official, kept = port.official, lock.get("source")
+    same = isinstance(kept, dict) and (kept.get("id"), kept.get("revision")) == (port.hub_id, official.revision)
+    commit = str(kept.get("commit") or "") if same and isinstance(kept, dict) else ""
+    return fetch.Release(port.hub_id, official.revision, official.allow, official.ignore, commit)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The official code's clone: made once at the pinned commit, never written over, and refused when it is anything else.
 
-It lies beside the port's files under the repository's name, and is never committed. A clone that is there is only looked
-at: its remote, its commit, and whether its files are those of that commit.
+It lies beside the port's files under the repository's name, and is never committed. A clone that is there is only
+looked at: its remote, its commit, and whether its files are those of that commit.
 """
 
 from __future__ import annotations
