@@ -81,6 +81,7 @@ def locked_weights(port: Port, names: Iterable[str]) -> None:
 
     components = tuple(name.partition(":")[2] for name in names if name.startswith("weights:"))
     if components:
+        prep.check_code(port)
         prep.verify(port, components)
 
 

@@ -8,15 +8,13 @@ environment variable only.
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
-from fvport import evidence as ev
 from fvport import gate
 from fvport.errors import UsageError, did_you_mean
 from fvport.redact import READ_BY_THE_HUB
 from fvport.report import handoff_facts as facts
-from fvport.report import plan
+from fvport.report import handoff_prep, plan
 from fvport.report.handoff_facts import Block, unknown
 from fvport.spec import Component, Port
 from fvport.verdict import Verdict, speaks_of
@@ -51,36 +49,6 @@ def _yaml(value: Any, depth: int) -> list[str]:
         else:
             lines.append(f"{head} {json.dumps(inner, ensure_ascii=False, default=str)}")
     return lines
-
-
-def _prep(port: Port, verdict: Verdict) -> Block:
-    reference, folder, commit = facts.ref(port)
-    index = facts.index(port, port.official_weights)
-    lock = ev.lock(port)
-    parity = verdict.row("parity")
-    ran = parity is not None and parity.record is not None and parity.record.verdict == "pass"
-    return {
-        "model_family": port.slug,
-        "workload_types": list(port.port.workload_types),
-        "official_ref": reference,
-        "official_ref_dir": folder,
-        "official_ref_commit": commit,
-        "hf_weights_path": lock.get("hub_id") or lock.get("source") or unknown("port.lock.json"),
-        "hf_revision": port.official.revision,
-        "local_weights_dir": port.official.weights,
-        "source_layout": port.official.layout,
-        "model_index_class": index.get("_class_name") or unknown(f"{port.official.weights}/model_index.json"),
-        "components_seen": [key for key in index if not key.startswith("_")] or list(port.components),
-        "needs_conversion": "yes" if port.official.needs_conversion else "no",
-        "hf_token_env": next((name for name in TOKENS if os.environ.get(name)), "none set"),
-        "dependency_changes": port.official.requirements or "none",
-        "official_env_status": "imports_ok" if ran else unknown("evidence of parity"),
-        **facts.state_files(port),
-        "gitignore_entries_added": "none (.git/info/exclude: .fvport official_weights converted_weights)",
-        "next_step": verdict.next_step,
-        "open_questions": facts.open_questions(port),
-        "escape_hatch": facts.escape(port, verdict),
-    }
 
 
 def _component(port: Port, verdict: Verdict, c: Component) -> Block:
@@ -324,7 +292,7 @@ def _pipeline_next(verdict: Verdict) -> str:
 
 
 def _final(port: Port, verdict: Verdict) -> Block:
-    prep = _prep(port, verdict)
+    prep = handoff_prep.block(port, verdict)
     open_fields = [key for key, value in prep.items() if isinstance(value, str) and value.startswith("unknown")]
     boundary = verdict.row("boundary")
 
@@ -364,7 +332,7 @@ def _final(port: Port, verdict: Verdict) -> Block:
 
 
 KINDS: dict[str, Any] = {
-    "prep": _prep,
+    "prep": handoff_prep.block,
     "component": None,
     "parity": _parity,
     "conversion": _conversion,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
+from fvport.redact import redact
 from fvport.report import plan
 from fvport.spec import Component, Port
 from fvport.verdict import Row, Verdict, speaks_of
@@ -66,9 +67,9 @@ def ref(port: Port) -> tuple[str, str, str]:
     """(official reference, its folder, its commit)."""
     lock = ev.lock(port).get("official", {})
     if port.official.repo:
-        name = port.official.repo.rstrip("/").removesuffix(".git").rpartition("/")[2]
-        commit = port.official.commit or lock.get("commit") or unknown("port.toml [official]", "port.lock.json")
-        return port.official.repo, name, commit
+        name = port.reference.name if port.reference else ""
+        commit = lock.get("commit") or port.official.commit or unknown("port.toml [official]", "port.lock.json")
+        return redact(port.official.repo), name, commit
     library = port.official.library or "diffusers"
     version = ev.package_digest(library).partition("==")[2]
     commit = version or unknown("installed distributions")

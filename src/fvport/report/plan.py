@@ -219,6 +219,13 @@ def _gate(port: Port, verdict: Verdict) -> str:
     return table(("Check", "Verdict", "Device", "Scale", "Row of the gate"), rows)
 
 
+def _facts(rows: str, port: Port, verdict: Verdict) -> str:
+    """A table of what the first step found; imported late, for its module reads this one."""
+    from fvport.report import handoff_prep
+
+    return table(("item", "value"), getattr(handoff_prep, rows)(port, verdict))
+
+
 def _phase(port: Port, verdict: Verdict) -> str:
     number, name = phase(verdict)
     records = [row.record for row in verdict.rows if row.record]
@@ -252,4 +259,6 @@ BLOCKS: dict[str, Callable[[Port, Verdict], str]] = {
     "status": _status,
     "gate": _gate,
     "phase": _phase,
+    "prep": lambda port, verdict: _facts("status_rows", port, verdict),
+    "environment": lambda port, verdict: _facts("environment_rows", port, verdict),
 }

@@ -16,11 +16,14 @@ app.add_typer(mapping_app, name="mapping")
 
 @app.command()
 def prep(port: PortDir = HERE, as_json: Json = False) -> None:
-    """Link or fetch the official weights and lock them (port.lock.json): fvport prep --port build/tiny_wan"""
+    """Official code pinned, weights there and locked, imports checked: fvport prep --port build/tiny_wan"""
+    from fvport.report import handoff
     from fvport.weights import prep as prepare
 
-    result = prepare.run(load(port))
-    out(result.to_json(), as_json, result.text())
+    result = prepare.whole(load(port))
+    prepare.refuse_blocked(result)
+    block = handoff.block(load(port), "prep")
+    out(result.to_json() | {"handoff": block}, as_json, f"{result.text()}\n\nprep_handoff\n{handoff.text(block)}")
 
 
 @app.command()

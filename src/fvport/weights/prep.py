@@ -9,6 +9,7 @@ Nothing that exists is written over. What is missing ends as one sentence with t
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -110,6 +111,7 @@ def whole(port: Port) -> Prepared:
 def refuse_blocked(result: Prepared) -> None:
     """BlockedError where the official code cannot be imported in the environment that the oracle runs in."""
     if result.official_env.get("status") == "blocked":
+        print(result.text(), file=sys.stderr)
         first = next((line.strip() for line in result.said[1:] if "fails:" in line or "missing:" in line), "")
         todo = (
             "Pin an environment of the oracle's own ([official] requirements), or correct oracle.py; then: fvport prep"
