@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SSIM as scikit-image defines it: gaussian window (sigma 1.5), population covariance, range 255, mean over channels.
+"""SSIM as scikit-image defines it, and MS-SSIM as pytorch-msssim (which FastVideo's own suite uses) defines it.
 
 A figure without its definition says little: ten definitions gave 0.905 to 0.985 on one pair of videos.
 """
@@ -7,69 +7,53 @@ A figure without its definition says little: ten definitions gave 0.905 to 0.985
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
+from fvport.media import kernel
 from fvport.media.frames import MediaError
+from fvport.media.series import Series
 
-DEFINITION = "scikit-image structural_similarity, gaussian window sigma 1.5, population covariance, range 255, RGB mean"
-SMALLEST = 11  # pixels: the window's width
-
-
-@dataclass
-class Similarity:
-    """Per frame; `worst` decides, because one wrong frame in a hundred is a wrong video."""
-
-    values: list[float] = field(default_factory=list)
-
-    @property
-    def mean(self) -> float:
-        return sum(self.values) / len(self.values)
-
-    @property
-    def worst(self) -> float:
-        return min(self.values)
-
-    @property
-    def worst_frame(self) -> int:
-        return self.values.index(self.worst)
+Similarity = Series
+SMALLEST = 2 * kernel.RADIUS + 1  # pixels: the window's width
+SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # weights of MS-SSIM's five scales
+SMALLEST_MS = 2 * kernel.RADIUS * 2 ** (len(SCALES) - 1) + 1  # the window must fit at the last scale
+WINDOW = "gaussian window 11x11, sigma 1.5, population covariance, range 255, RGB uint8, mean over channels"
+DEFINITION = f"scikit-image structural_similarity: {WINDOW}, borders of 5 pixels left out"
+MS_DEFINITION = f"pytorch-msssim ms_ssim: {WINDOW}, no padding, 5 scales ({', '.join(map(str, SCALES))}), 2x2 mean"
 
 
 def ssim(a: Any, b: Any) -> float:
     """SSIM of two uint8 frames of shape (height, width, 3). MediaError where they cannot be compared."""
-    from skimage.metrics import structural_similarity
+    comparable(a, b, SMALLEST, "SSIM's window of 11 pixels")
+    return float(kernel.ssim_cs(a, b)[0].mean())
 
-    if a.shape != b.shape:
+
+def ms_ssim(a: Any, b: Any) -> float:
+    """MS-SSIM of two uint8 frames of shape (height, width, 3). MediaError where they cannot be compared."""
+    comparable(a, b, SMALLEST_MS, f"MS-SSIM's five scales, which need {SMALLEST_MS} pixels a side (take ssim)")
+    parts = kernel.ms_parts(a, b, len(SCALES))
+    terms = [structure for _, structure in parts[:-1]] + [parts[-1][0]]
+    product = 1.0
+    for term, weight in zip(terms, SCALES, strict=True):
+        product = product * term.clip(min=0) ** weight
+    return float(product.mean())  # type: ignore[attr-defined]
+
+
+def comparable(a: Any, b: Any, smallest: int = 1, what: str = "one pixel") -> None:
+    """MediaError unless both are uint8 frames (height, width, channels) of one size that is large enough."""
+    if a.shape[:2] != b.shape[:2]:
         raise MediaError(f"frames have other sizes: {a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}")
-    if min(a.shape[:2]) < SMALLEST:
-        raise MediaError(f"frames of {a.shape[1]}x{a.shape[0]} are smaller than SSIM's window of {SMALLEST} pixels")
-    return float(
-        structural_similarity(
-            a,
-            b,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-            channel_axis=2,
-        )
-    )
+    if a.shape != b.shape:
+        raise MediaError(f"frames have other channels: {a.shape[2:]} and {b.shape[2:]}")
+    for frame in (a, b):
+        if str(frame.dtype) != "uint8" or frame.ndim != 3:
+            raise MediaError(f"frames must be uint8 (height, width, channels), one is {frame.dtype} {frame.shape}")
+    if min(a.shape[:2]) < smallest:
+        raise MediaError(f"frames of {a.shape[1]}x{a.shape[0]} are smaller than {what}")
 
 
-def compare(a: Iterable[Any], b: Iterable[Any]) -> Similarity:
-    """Frame by frame, two frames in memory. Videos of other lengths are no pair: MediaError says both lengths."""
-    found = Similarity()
-    left, right = iter(a), iter(b)
-    while True:
-        x, y = next(left, None), next(right, None)
-        if x is None and y is None:
-            break
-        if x is None or y is None:
-            more = sum(1 for _ in (right if x is None else left)) + 1
-            counts = (len(found.values), len(found.values) + more)
-            first, second = counts if x is None else counts[::-1]
-            raise MediaError(f"videos have other lengths: {first} and {second} frames")
-        found.values.append(ssim(x, y))
-    if not found.values:
-        raise MediaError("there is no frame to compare")
-    return found
+def compare(a: Iterable[Any], b: Iterable[Any], metric: str = "ssim") -> Series:
+    """Frame by frame, a few frames in memory. Videos of other lengths are no pair: MediaError says both lengths."""
+    from fvport.media import measures
+
+    return measures.measure(a, b, (metric,))[metric]
