@@ -28,10 +28,10 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from fvport.parity.probe import MEASURES, measures, real
 from fvport.spec import Tolerance
 
 EPS = 2.0**-23  # one float32 ulp at 1.0
-MEASURES = ("rel_l2", "worst", "angle", "drift")
 LOWER = {"rel_l2": EPS, "worst": 4 * EPS, "angle": EPS, "drift": EPS}  # floors are never taken below these
 MAX_FLOOR = 1e-3  # a float32 model that differs more than this from itself can prove nothing
 LOOSE = 100.0  # a fixed tolerance above this many floors needs a written reason
@@ -132,21 +132,6 @@ def series(output: str) -> tuple[str, int | None]:
     return (found[1], int(found[2])) if found else (output, None)
 
 
-def measures(a: Any, b: Any) -> dict[str, float]:
-    """The four measures of `a` against the reference `b`, computed in float64 (complex: as pairs of reals)."""
-    a, b = _real(a), _real(b)
-    d = a - b
-    norm_a, norm_b = float(a.norm()), float(b.norm())
-    rms = norm_b / math.sqrt(max(b.numel(), 1)) or 1.0
-    angle = float((a / (norm_a or 1.0) - b / (norm_b or 1.0)).norm())
-    return {
-        "rel_l2": float(d.norm()) / (norm_b or 1.0),
-        "worst": float(d.abs().max()) / rms,
-        "angle": angle,
-        "drift": abs(float(d.mean())) / rms,
-    }
-
-
 def first_worst(a: Any, b: Any) -> list[int]:
     """Index of the first element with the largest difference."""
     import torch
@@ -154,15 +139,6 @@ def first_worst(a: Any, b: Any) -> list[int]:
     d = (a.to(b.dtype) if not a.is_complex() else a).sub(b).abs()
     flat = int(torch.argmax(d.double().flatten()))
     return [int(i) for i in torch.unravel_index(torch.tensor(flat), d.shape)] if d.dim() else []
-
-
-def _real(tensor: Any) -> Any:
-    import torch
-
-    tensor = tensor.detach().cpu()
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.to(torch.complex128))
-    return tensor.double().flatten()
 
 
 def _floor(official: Outputs, name: str, b: Any) -> tuple[dict[str, float], str] | None:
@@ -189,9 +165,9 @@ def _fixed(
     name: str, a: Any, b: Any, tolerance: Tolerance, floors: dict[str, float], metrics: dict[str, Any]
 ) -> Result:
     """atol and rtol as asked for; far above the floor only with a reason, and the figure is shown beside it."""
-    d, scale = _real(a).sub(_real(b)).abs(), _real(b).abs()
+    d, scale = real(a).sub(real(b)).abs(), real(b).abs()
     over = float((d / (tolerance.atol + tolerance.rtol * scale).clamp_min(1e-300)).max())
-    rms = float(_real(b).norm()) / math.sqrt(max(b.numel(), 1)) or 1.0
+    rms = float(real(b).norm()) / math.sqrt(max(b.numel(), 1)) or 1.0
     floor_multiple = (tolerance.atol / rms + tolerance.rtol) / floors["worst"]
     metrics |= {"budget_use": round(over, 4), "tolerance_in_floors": round(floor_multiple, 1)}
     limits = {"mode": "fixed", "atol": tolerance.atol, "rtol": tolerance.rtol, "reason": tolerance.reason}
@@ -248,13 +224,13 @@ def _sense(a: Any, b: Any) -> str:
 
 
 def _max_abs(a: Any, b: Any) -> float:
-    return float(_real(a).sub(_real(b)).abs().max())
+    return float(real(a).sub(real(b)).abs().max())
 
 
 def _classic(a: Any, b: Any) -> bool:
     import torch
 
-    return bool(torch.allclose(_real(a), _real(b), rtol=CLASSIC, atol=CLASSIC))
+    return bool(torch.allclose(real(a), real(b), rtol=CLASSIC, atol=CLASSIC))
 
 
 def _names(outputs: Outputs) -> str:

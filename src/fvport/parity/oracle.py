@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ from fvport import fastvideo_api
 from fvport.errors import BlockedError, FvportError
 from fvport.models import kept
 from fvport.models.forked import signal_words, tail
-from fvport.parity import compare, tree
+from fvport.parity import compare, probe, tree
 from fvport.spec import Component, Port
+from fvport.workspace import upstream
 
 RUNNER = Path(__file__).with_name("oracle_runner.py")
 SEED = 20_240_229
 TIME_LIMIT = 3600.0
+TRACE_LIMIT = 512 << 20  # bytes of exact activations (and of parameters) that a trace may leave on disk
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
@@ -80,7 +83,7 @@ def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fr
 
 
 def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Path) -> None:
-    config = _config(folder)
+    config = _config(config_folder(port, port.component(name)))
     job = {
         "what": "component",
         "component": name,
@@ -89,6 +92,11 @@ def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Pa
         "seed": seed,
         "device": device,
     }
+    _settled(port, job, name, place)
+
+
+def _settled(port: Port, job: dict[str, Any], name: str, place: Path) -> None:
+    """Run a job in a folder beside `place`, which then gets its name: never a half-written result."""
     part = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=place.parent))
     try:
         _run(port, job, part, name)
@@ -100,14 +108,79 @@ def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Pa
     kept.prune_folders(place, name)
 
 
+@dataclass(frozen=True)
+class Activations:
+    """What the official side's modules were given and answered, case by case."""
+
+    folder: Path
+    meta: dict[str, Any]  # modules {name: {class, file, line, params, attributes, children}}, params, exact
+    seconds: float = 0.0
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        return dict(self.meta["modules"])
+
+    def case(self, name: str) -> tuple[dict[str, Any], Any]:
+        """({modules, order, complete, drift, local}, its store of sketches and exact tensors)."""
+        slot = f"case{self.meta['cases'].index(name):03d}"
+        found = json.loads((self.folder / f"{slot}.json").read_text(encoding="utf-8"))
+        return found, probe.Store.open(self.folder / f"{slot}.bin")
+
+    def params(self) -> Any:
+        """The store of official parameters, None where they did not fit."""
+        return probe.Store.open(self.folder / "params.bin") if self.meta.get("params") else None
+
+
+def activations(
+    port: Port,
+    name: str,
+    cases: list[str],
+    *,
+    device: str = "auto",
+    dtype: str = "float32",
+    exact: str | list[str] = "all",
+    limit: int = TRACE_LIMIT,
+) -> Activations:
+    """Record the official side of these cases; kept like `results`, by everything that it depends on and these."""
+    component = port.component(name)
+    folder = official_folder(port, component)
+    device = fastvideo_api.resolve_device(device)
+    place = results(port, name, device=device).folder
+    files = [ev.blake3(RUNNER.with_name(f"{n}.py").read_bytes()) for n in ("probe", "record", "oracle_trace")]
+    whole = {"of": place.name, "cases": cases, "dtype": dtype, "exact": exact, "limit": limit, "code": files}
+    digest = ev.blake3(ev.canonical(whole)).partition(":")[2][:32]
+    kept_at = port.state / "cache" / "trace" / f"{name}.{digest}"
+    kept_at.parent.mkdir(parents=True, exist_ok=True)
+    clock = time.monotonic()
+    with kept.alone(kept_at):
+        if not kept.hold(kept_at):
+            job = {"what": "trace", "component": name, "folder": str(folder), "config": _config(config_folder(port, component))}
+            job["seed"] = SEED
+            job |= {"device": device, "place": str(place), "cases": cases, "dtype": dtype, "exact": exact, "limit": limit}
+            _settled(port, job, name, kept_at)
+    meta = json.loads((kept_at / "meta.json").read_text(encoding="utf-8"))
+    return Activations(kept_at, meta, time.monotonic() - clock)
+
+
 def call(port: Port, function: str, arguments: list[Any], *, timeout: float = TIME_LIMIT) -> Any:
     """Run one function of oracle.py apart, such as `run_pipeline(folder, call, out)`; its value must be JSON."""
     with tempfile.TemporaryDirectory(prefix="fvport-oracle-") as out:
         return _run(port, {"what": function, "arguments": arguments}, Path(out), function, timeout).get("value")
 
 
+def config_folder(port: Port, component: Component) -> Path:
+    """Where the component's official config lies."""
+    return port.official_tree / (component.weights or component.name)
+
+
 def official_folder(port: Port, component: Component) -> Path:
-    folder = port.official_weights / (component.weights or component.name)
+    """What `build_NAME` is given: the component's folder; the whole release, as it came, where it was converted.
+
+    The converted weights are ours: an official side that read them would repeat a mistake of the conversion.
+    """
+    folder = config_folder(port, component)
+    if port.official.needs_conversion and component.has_weights:
+        folder = port.official_weights
     if not folder.is_dir():
         shown = f"{port.official.weights}/{component.weights or component.name}"
         raise BlockedError(f"no official weights for {component.name} ({shown})", todo="Run: nox -s prep")
@@ -118,9 +191,9 @@ def official_folder(port: Port, component: Component) -> Path:
 
 def key(port: Port, component: Component, device: str, seed: int) -> str:
     """Digest of everything that the official side's numbers depend on."""
-    folder = port.official_weights / (component.weights or component.name)
+    folder = official_folder(port, component)
     files = [(str(f.relative_to(folder)), *_stat(f)) for f in sorted(folder.rglob("*")) if f.is_file()]
-    texts = {f.name: ev.blake3(f.read_bytes()) for f in sorted(folder.glob("*.json"))}
+    texts = {f.name: ev.blake3(f.read_bytes()) for f in sorted(config_folder(port, component).glob("*.json"))}
     whole = {
         "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
         "official": port.raw.get("official"),
@@ -140,15 +213,17 @@ def key(port: Port, component: Component, device: str, seed: int) -> str:
 
 def roots(port: Port) -> list[Path]:
     """Folders beside oracle.py that the official side may import from: the clone, and what lies with the port."""
-    named = [port.root / port.official.import_root] if port.official.import_root else []
-    return [*named, port.root / "reference", port.folder / "official"]
+    named = [root for root in (port.reference, port.import_root) if root]
+    return [*dict.fromkeys(named), port.root / "reference", port.folder / "official"]
 
 
 def code_inputs(port: Port) -> list[str]:
     """The official side's own code and environment, as names of a record's inputs."""
-    named = port.official.import_root
-    trees = [root for root in roots(port) if root.is_dir() or (named and root == port.root / named)]
+    trees = [root for root in roots(port) if root.is_dir() or root in (port.import_root, port.reference)]
     names = [f"tree:{os.path.relpath(root, port.root)}" for root in trees]
+    helper = upstream.file_of(port)
+    if helper.is_file() or port.official.repo:
+        names.append(f"file:{os.path.relpath(helper, port.root)}")
     return [*names, f"file:{port.official.requirements}"] if port.official.requirements else names
 
 
@@ -183,16 +258,17 @@ def _python(port: Port) -> str:
     own = port.state / "oracle-env" / "bin" / "python"
     if not own.is_file():
         lock = port.official.requirements
-        todo = f"Make it: uv venv {own.parent.parent} && uv pip install --python {own} -r {lock}"
+        todo = f"Run: fvport prep (or: uv venv {own.parent.parent} && uv pip install --python {own} -r {lock})"
         raise BlockedError(f"the oracle's own environment ([official] requirements = {lock!r}) is not there", todo=todo)
     return str(own)
 
 
 def _run(port: Port, job: dict[str, Any], out: Path, name: str, timeout: float = TIME_LIMIT) -> dict[str, Any]:
-    import_root = port.official.import_root
-    allowed = [str((port.root / import_root).resolve())] if import_root else []
+    allowed = [str(port.import_root.resolve())] if port.import_root else []
+    readable = [*allowed, *(str(root.resolve()) for root in roots(port))]
+    helper = upstream.file_of(port)
     job = {**job, "oracle": str((port.folder / "oracle.py").resolve()), "root": str(port.root.resolve())}
-    readable = [*allowed, *(str(root) for root in roots(port)[-2:])]
+    job |= {"stand_ins": str(helper) if helper.is_file() else ""}
     job |= {"out": str(out.resolve()), "allowed": readable, "import_path": allowed}
     file, log = out / "job.json", out / "log.txt"
     file.write_text(json.dumps(job), encoding="utf-8")
