@@ -11,6 +11,7 @@ to the command: nox -s parity -- transformer
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -55,7 +56,7 @@ def build(session: nox.Session) -> None:
     session.run(*uv, "--no-deps", SOURCE, external=True)
 
 
-def fvport(session: nox.Session, *words: str) -> None:
+def fvport(session: nox.Session, *words: str, posargs: Sequence[str] | None = None) -> None:
     """Run fvport of the environment on this port; the first session builds the environment."""
     session.chdir(ROOT)
     port_file(session)  # which port is decided before anything is built or run
@@ -63,7 +64,8 @@ def fvport(session: nox.Session, *words: str) -> None:
         if os.environ.get("FVPORT_ENV"):
             session.error(f"FVPORT_ENV={ENV} has no bin/fvport")
         build(session)
-    session.run(str(ENV / "bin" / "fvport"), *words, "--port", ".", *session.posargs, external=True)
+    more = session.posargs if posargs is None else posargs
+    session.run(str(ENV / "bin" / "fvport"), *words, "--port", ".", *more, external=True)
 
 
 # --- before the checks ------------------------------------------------------------------------------------------------
@@ -114,7 +116,10 @@ def config(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def conversion(session: nox.Session) -> None:
-    """The load tree through the production loader; every native tensor compared with its sources."""
+    """Convert where the release needs it; the load tree through the production loader, every tensor compared."""
+    file = port_file(session)
+    if file.is_file() and re.search(r"^needs_conversion\s*=\s*true", file.read_text(encoding="utf-8"), re.MULTILINE):
+        fvport(session, "convert", posargs=())
     fvport(session, "check", "conversion")
 
 

@@ -203,7 +203,16 @@ def _weights_digest(port: Port, component: str) -> str:
         return "absent"
     if port.official_weights.is_dir() and (differs := prep.difference(port, component)):
         return f"differs:{differs}"
-    return blake3(canonical(entry))
+    return blake3(canonical([entry, converted] if (converted := _conversion(port, component)) else entry))
+
+
+def _conversion(port: Port, component: str) -> list[str]:
+    """What else decides a converted component: its declaration, and the first file that was changed since."""
+    if not port.official.needs_conversion:
+        return []
+    from fvport.weights import converter
+
+    return converter.state(port, component)
 
 
 _TEXT: dict[str, str] = {"encoding": "utf-8", "errors": "surrogateescape"}  # any bytes, and each its own digest

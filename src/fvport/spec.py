@@ -227,6 +227,13 @@ class Port:
         return self.root / root if root else None
 
     @property
+    def official_tree(self) -> Path:
+        """The official weights in Diffusers layout: the release itself, or what `fvport convert` made of it."""
+        if not self.official.needs_conversion:
+            return self.official_weights
+        return self.root / "converted_weights" / f"{self.slug}.diffusers"  # the dot: no slug can be this
+
+    @property
     def load_tree(self) -> Path:
         """`converted_weights/<slug>`: what the native side loads, never the official folder itself."""
         return self.root / "converted_weights" / self.slug

@@ -54,7 +54,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
 def inputs(port: Port) -> list[str]:
     names = ["tree:fastvideo", "port:components", "port:official", "port:presets", "port:port", "package:fvport"]
     names += [f"package:{name}" for name in ("diffusers", "transformers", "torch")]
-    names += [f"file:{path}" for path in _texts(port, port.official_weights) + _texts(port, port.load_tree)]
+    names += [f"file:{path}" for path in _texts(port, port.official_tree) + _texts(port, port.load_tree)]
     names += [f"weights:{c.name}" for c in port.components.values() if c.mode != "external"]
     return names
 
@@ -137,7 +137,7 @@ def official_facts(port: Port) -> Json:
 
 def official_job(port: Port, asked: Json) -> Json:
     """What `models.official_facts` is asked: absolute folders, class names, the call."""
-    base = port.official_weights.resolve()
+    base = port.official_tree.resolve()
 
     def whole(c: Component) -> Json:
         folder = base / (c.weights or c.name)
@@ -191,7 +191,7 @@ def field_items(port: Port, wanted: list[Component], official: Json, device: str
                 Item(f"{c.name}: fields", verdict, answer["error"], component=c.name, todo=answer.get("todo", ""))
             )
             continue
-        source = config_of(port.official_weights / (c.weights or c.name))[1]
+        source = config_of(port.official_tree / (c.weights or c.name))[1]
         items += fields.field_items(c, source, official.get("defaults", {}).get(c.name, {}), answer["value"])
     return items
 
@@ -202,7 +202,7 @@ def tree_items(port: Port, c: Component) -> list[Item]:
         return []
     found = []
     for part in sorted({c.weights or c.name, c.tokenizer} - {""}):
-        old, new = port.official_weights / part, port.load_tree / part
+        old, new = port.official_tree / part, port.load_tree / part
         if not old.is_dir():
             return [
                 Item(f"{c.name}: load tree", "blocked", f"there is no {old}", component=c.name, todo="Run: fvport prep")
@@ -231,7 +231,7 @@ def _other_bytes(old: Path, new: Path) -> list[tuple[str, str]]:
 
 def index_items(port: Port) -> list[Item]:
     """model_index.json: same components, another pipeline class."""
-    files = [folder / "model_index.json" for folder in (port.official_weights, port.load_tree)]
+    files = [folder / "model_index.json" for folder in (port.official_tree, port.load_tree)]
     if port.official.layout != "diffusers" and not files[0].is_file():
         return [Item("model_index", "pass", f"a {port.official.layout} release has none")]
     missing = next((file for file in files if not file.is_file()), None)

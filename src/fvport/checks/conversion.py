@@ -11,7 +11,9 @@ from pathlib import Path
 
 from fvport import evidence as ev
 from fvport.checks import Options
+from fvport.checks import _converted as converted
 from fvport.checks import _each as each
+from fvport.errors import BlockedError, FvportError
 from fvport.spec import Port
 from fvport.weights import convert, sides
 from fvport.weights.values import Coverage, compare
@@ -28,7 +30,15 @@ def run(port: Port, options: Options) -> ev.Evidence:
     """One item a component that loads and holds its values, else one a kind of fault."""
     record = ev.Evidence("conversion", port.slug)
     chosen = sides.components(port, options.components)
-    tree = convert.build_load_tree(port)
+    converted.value_items(port, record, chosen)  # first: a changed tree is told by its tensors, not by its file
+    try:
+        tree = convert.build_load_tree(port)
+    except FvportError as error:
+        if not record.items:
+            raise
+        verdict = "blocked" if isinstance(error, BlockedError) else "fail"
+        record.items.append(ev.Item("load tree", verdict, str(error), todo=error.todo))
+        return record
     record.artifacts.append(str(tree.relative_to(port.root)))
     sides.prefetch(port, chosen, "rules")
     each.component(record, chosen, "load", lambda component: _component(sides.Side(port, component)))
@@ -40,7 +50,8 @@ def inputs(port: Port) -> list[str]:
 
 
 def expected(port: Port) -> list[str]:
-    return [f"{component.name}: values" for component in sides.components(port)]
+    names = [f"{component.name}: values" for component in sides.components(port)]
+    return names + converted.expected(port, "from the release")
 
 
 def _component(side: sides.Side) -> list[ev.Item]:

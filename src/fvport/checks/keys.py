@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from fvport import evidence as ev
 from fvport.checks import Options
+from fvport.checks import _converted as converted
 from fvport.checks import _each as each
 from fvport.errors import did_you_mean
 from fvport.spec import Port
@@ -29,6 +30,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     record = ev.Evidence("keys", port.slug)
     chosen = sides.components(port, options.components)
     convert.build_load_tree(port)
+    converted.header_items(port, record, chosen)
     sides.prefetch(port, chosen, "rules", "meta")
     each.component(record, chosen, "keys", lambda component: compare(sides.Side(port, component)))
     for component in chosen:
@@ -42,7 +44,8 @@ def inputs(port: Port) -> list[str]:
 
 
 def expected(port: Port) -> list[str]:
-    return [f"{component.name}: keys" for component in sides.components(port)]
+    names = [f"{component.name}: keys" for component in sides.components(port)]
+    return names + converted.expected(port, "converted keys")
 
 
 def compare(side: sides.Side) -> list[ev.Item]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fvport import evidence as ev
 from fvport.checks import Options
+from fvport.checks import _converted as converted
 from fvport.checks import _each as each
 from fvport.spec import Component, Port
 from fvport.weights import convert, lint, review, sides
@@ -22,6 +23,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     record = ev.Evidence("mapping", port.slug)
     chosen = sides.components(port, options.components)
     convert.build_load_tree(port)
+    converted.declared_items(port, record, chosen)
     sides.prefetch(port, chosen, "rules", "meta")
     each.component(record, chosen, "rules", lambda component: _component(record, sides.Side(port, component)))
     return record
@@ -33,7 +35,8 @@ def inputs(port: Port) -> list[str]:
 
 def expected(port: Port) -> list[str]:
     names = [f"{component.name}: rules" for component in sides.components(port)]
-    return names + [f"{c.name}: signature" for c in sides.components(port) if c.mode == "port"]
+    names += [f"{c.name}: signature" for c in sides.components(port) if c.mode == "port"]
+    return names + converted.expected(port, "declaration")
 
 
 def _component(record: ev.Evidence, side: sides.Side) -> list[ev.Item]:

@@ -89,7 +89,7 @@ TREE_RULES = ("FV601", "FV602", "FV603", "FV604")
 def own_load_tree(seen: Seen) -> Iterator[Finding]:
     """The native side loads the load tree, a folder of its own, and not the official one."""
     port = seen.port
-    tree, official = port.load_tree, port.official_weights
+    tree, official = port.load_tree, port.official_tree
     name = tree.relative_to(port.root).as_posix()
     if not (tree / "model_index.json").is_file():
         yield Finding(name, "there is no load tree", TREE)

@@ -90,7 +90,7 @@ def component_folder(port: Port, component: Component) -> Path:
         raise BlockedError(
             f"no load tree for {component.name} ({shown(port, folder)})", todo="Run: nox -s prep conversion"
         )
-    official = port.official_weights
+    official = port.official_tree
     same = port.load_tree.resolve() == official.resolve()
     inside = (
         component.mode == "port" and folder.resolve() == (official / (component.weights or component.name)).resolve()

@@ -34,7 +34,7 @@ PROMPTS = {
 def questions(port: Port) -> Json:
     """What `config` and `smoke` want to know: schedules, tokens, and what each name of the model resolves to."""
     parts = port.components.items()
-    paths = {"load tree": str(port.load_tree), "official folder": str(port.official_weights)}
+    paths = {"load tree": str(port.load_tree), "official folder": str(port.official_tree)}
     if hub := hub_id(port):
         paths[HUB] = hub
     return {
@@ -153,7 +153,7 @@ def resolutions(port: Port, asked: Json) -> Json:
     """{label: {"config", "pipeline", "family", "preset"} or {"error"}} for each path, as FastVideo resolves it."""
     from fastvideo import registry
 
-    file = port.official_weights / "model_index.json"
+    file = port.official_tree / "model_index.json"
     index = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     found = {}
     for label, path in asked["paths"].items():

@@ -124,7 +124,7 @@ def probes(port: Port, base: Call) -> list[Call]:
 def _frames_a_latent(port: Port) -> int:
     """How many frames one latent frame stands for, from the VAE's official config; 4 where it does not say."""
     for component in port.components.values():
-        file = port.official_weights / (component.weights or component.name) / "config.json"
+        file = port.official_tree / (component.weights or component.name) / "config.json"
         if component.kind == "vae" and file.is_file():
             config = json.loads(file.read_text(encoding="utf-8"))
             found = config.get("scale_factor_temporal") or config.get("temporal_compression_ratio")
@@ -168,7 +168,8 @@ def inputs(port: Port) -> list[str]:
 
 def official(port: Port, device: str) -> Path:
     """Every call by the official pipeline; the calls that give floors again in float64 and under rounding noise."""
-    if not (port.official_weights / "model_index.json").is_file():
+    whole = port.official_weights if port.official.needs_conversion else port.official_weights / "model_index.json"
+    if not whole.exists():
         raise BlockedError("no official weights", where=port.official.weights, todo="Run: nox -s prep")
     if not (port.folder / "oracle.py").is_file():
         raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")

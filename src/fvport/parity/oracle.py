@@ -154,8 +154,8 @@ def activations(
     clock = time.monotonic()
     with kept.alone(kept_at):
         if not kept.hold(kept_at):
-            job = {"what": "trace", "component": name, "folder": str(folder), "config": _config(config_folder(port, component))}
-            job["seed"] = SEED
+            config = _config(config_folder(port, component))
+            job = {"what": "trace", "component": name, "folder": str(folder), "config": config, "seed": SEED}
             job |= {"device": device, "place": str(place), "cases": cases, "dtype": dtype, "exact": exact, "limit": limit}
             _settled(port, job, name, kept_at)
     meta = json.loads((kept_at / "meta.json").read_text(encoding="utf-8"))

@@ -35,6 +35,31 @@ def inspect(path: Annotated[str, typer.Argument(help="A checkpoint folder or fil
     out(found.to_json(), as_json, found.text())
 
 
+@app.command()
+def convert(
+    link: Annotated[bool, typer.Option("--link", help="Link folders that are copied as they are.")] = False,
+    sync: Annotated[bool, typer.Option("--sync", help="Wait until everything is on the disk.")] = False,
+    scan: Annotated[bool, typer.Option(help="Look for NaN in what is moved.")] = True,
+    retry: Annotated[Path | None, typer.Option(help="A component check's conversion_retry_request.")] = None,
+    port: PortDir = HERE,
+    as_json: Json = False,
+) -> None:
+    """The declared conversion of a release that is not in Diffusers layout: fvport convert --port build/raw_wan"""
+    from fvport.weights import converter, retries
+    from fvport.weights.tree import Options
+
+    request = retries.read(retry) if retry else None
+    result = converter.run(load(port), Options(link, sync, scan), request)
+    document, text = result.to_json(), result.text()
+    if request:
+        from fvport.report import handoff
+
+        block = retries.handoff(handoff.block(load(port), "conversion"), result.retry)
+        document["handoff"] = block
+        text += f"\n\nconversion_handoff\n{handoff.text(block)}"
+    out(document, as_json, text)
+
+
 @mapping_app.command("review")
 def mapping_review(
     component: Annotated[str | None, typer.Argument(help="One component (default: all).")] = None,

@@ -71,6 +71,10 @@ def build_load_tree(port: Port, verify: bool = True) -> Path:
         from fvport.weights import prep
 
         prep.verify(port)
+    if port.official.needs_conversion:
+        from fvport.weights import converter
+
+        converter.require(port)
     plan = _plan(port)
     target, digest = port.load_tree, plan.digest()
     marker = target / MARKER
@@ -123,12 +127,9 @@ def _write(target: Path, plan: Plan, digest: str) -> None:
 
 
 def _plan(port: Port) -> Plan:
-    if port.official.needs_conversion:
-        what = f"a release in {port.official.layout} layout needs a conversion, which its script must do first"
-        raise BlockedError(what, where=str(port.file), todo="Run the port's scripts/checkpoint_conversion script")
-    release = layout.inspect(port.official_weights)
+    release = layout.inspect(port.official_tree)
     if not release.pipeline_class:
-        raise BlockedError("has no model_index.json", where=str(port.official_weights), todo="Run: fvport prep")
+        raise BlockedError("has no model_index.json", where=str(port.official_tree), todo="Run: fvport prep")
     plan = Plan()
     index: dict[str, Any] = {"_class_name": pipeline_class(port), "_diffusers_version": _version(port)}
     index |= release.pipeline_config | {name: [None, None] for name in release.absent}
@@ -154,13 +155,13 @@ def _held(component: Component, release: layout.Inspection) -> bool:
 
 
 def _version(port: Port) -> str:
-    index = manifest.read_json(port.official_weights / "model_index.json")
+    index = manifest.read_json(port.official_tree / "model_index.json")
     return str(index.get("_diffusers_version", ""))
 
 
 def _component(port: Port, plan: Plan, info: layout.ComponentInfo, component: Component | None) -> list[str]:
     """Put one component into the plan; gives its entry of model_index.json."""
-    folder = port.official_weights / info.folder
+    folder = port.official_tree / info.folder
     native = component.native_class if component and component.mode in ("port", "reuse") else ""
     skip = _unused_weights(folder)
     for name, _ in info.files:

@@ -100,6 +100,8 @@ def files_of(port: Port, component: Component) -> list[tuple[str, Path]]:
     BlockedError where the release has nothing of the name.
     """
     found: dict[str, Path] = {}
+    if port.official.needs_conversion and port.official_weights.is_dir():  # the declaration may take from any of them
+        return [(file.relative_to(port.official_weights).as_posix(), file) for file in tree(port.official_weights)]
     for name in folders_of(component):
         place = port.official_weights / name
         if place.is_dir() and place.resolve() != port.official_weights.resolve():

@@ -68,7 +68,7 @@ class Side:
 
     def store(self) -> Store:
         """The official tensors, by value."""
-        return Store.of_folder(self.port.official_weights / folder_of(self.component), self.weights)
+        return Store.of_folder(self.port.official_tree / folder_of(self.component), self.weights)
 
     @cached_property
     def case(self) -> Case:
@@ -86,11 +86,19 @@ class Side:
 
     def digest(self) -> str:
         review = self.component.mapping
-        return self.rules.digest(review.passthrough, review.exclude, accept=review.accept)
+        return self.rules.digest(review.passthrough, review.exclude, accept=review.accept, **self._converted())
 
     def canonical(self) -> dict[str, Any]:
         review = self.component.mapping
-        return self.rules.canonical(review.passthrough, review.exclude, accept=review.accept)
+        return self.rules.canonical(review.passthrough, review.exclude, accept=review.accept, **self._converted())
+
+    def _converted(self) -> dict[str, Any]:
+        """The declared conversion is as much a part of where a tensor goes as the rules: a signature covers both."""
+        if not self.port.official.needs_conversion:
+            return {}
+        from fvport.weights import declaration
+
+        return {"conversion": declaration.of_port(self.port).canonical(folder_of(self.component))}
 
 
 def folder_of(component: Component) -> str:
@@ -100,7 +108,7 @@ def folder_of(component: Component) -> str:
 
 def official(port: Port, component: Component) -> manifest.Weights:
     """The official weights' headers. BlockedError when they are not there."""
-    folder = port.official_weights / folder_of(component)
+    folder = port.official_tree / folder_of(component)
     if not folder.is_dir():
         what = f"the official weights of {component.name} are not there"
         raise BlockedError(what, where=str(folder), todo="Run: fvport prep")

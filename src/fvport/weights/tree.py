@@ -173,7 +173,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 
 def _begin(part: Path, plan: Conversion, options: Options) -> None:
-    """What an earlier run of the same plan finished stays, anything else goes; a disk that is too small is said here."""
+    """What an earlier run of the same plan finished stays, anything else goes; a disk too small is said here."""
     old, now = part / MARKER, digest(plan, options)
     try:
         same = json.loads(old.read_text(encoding="utf-8"))["begun"] == now
