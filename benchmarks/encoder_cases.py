@@ -29,7 +29,7 @@ class EncoderCase:
     quiet: tuple[str, ...] = ()
     centred: bool = False
     library: str = "transformers"
-    component: str = "text_encoder"
+    kind: str = "text_encoder"
     index_library: str = "transformers"  # as a model_index.json of diffusers names it
 
     @property
@@ -128,7 +128,40 @@ DECODERS = [
         centred=True,
     ),
 ]
-CASES = {case.name: case for case in [*DECODERS]}
+_CLIP = {**_TEXT, "num_attention_heads": 4, "max_position_embeddings": 20, "projection_dim": 24}
+_CLIP |= {"bos_token_id": 97, "eos_token_id": 98, "pad_token_id": 1}
+_RESIDUAL = ("embed", "out_proj", "fc2")
+
+
+def _clip(name: str, cls: str, config: dict[str, Any]) -> EncoderCase:
+    return EncoderCase(name, "clip_text", cls, "CLIPTextConfig", {**_CLIP, **config}, _RESIDUAL)
+
+
+CLIP_TEXTS = [
+    _clip("clip_text", "CLIPTextModel", {}),
+    _clip(
+        "clip_text_old_end_token", "CLIPTextModel", {"eos_token_id": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-3}
+    ),
+    _clip("clip_text_masked", "CLIPTextModel", {"use_attention_mask": True}),
+    _clip("clip_text_projection", "CLIPTextModelWithProjection", {"hidden_act": "gelu"}),
+    _clip("clip_text_projection_old", "CLIPTextModelWithProjection", {"eos_token_id": 2}),
+]
+_BERT = {**_TEXT, "num_attention_heads": 4, "max_position_embeddings": 60, "type_vocab_size": 3}
+_BERT |= {"layer_norm_eps": 1e-5}
+_POST = ("embed", "output.dense")
+
+
+def _bert(name: str, cls: str, config_class: str, config: dict[str, Any]) -> EncoderCase:
+    return EncoderCase(name, "bert_encoder", cls, config_class, {**_BERT, **config}, _POST)
+
+
+BERTS = [
+    _bert("bert", "BertModel", "BertConfig", {}),
+    _bert("bert_relu", "BertModel", "BertConfig", {"hidden_act": "relu", "layer_norm_eps": 1e-3}),
+    _bert("roberta", "RobertaModel", "RobertaConfig", {"pad_token_id": 1}),
+    _bert("xlm_roberta", "XLMRobertaModel", "XLMRobertaConfig", {"pad_token_id": 1, "type_vocab_size": 1}),
+]
+CASES = {case.name: case for case in [*DECODERS, *CLIP_TEXTS, *BERTS]}
 
 
 def make(case: EncoderCase, folder: Path, seed: int = 0) -> Path:
@@ -152,7 +185,7 @@ def build(case: EncoderCase) -> Any:
 
 
 def randomise(case: EncoderCase, model: Any, seed: int = 0) -> Any:
-    """Random values of a sensible scale for every parameter, in place; each has a generator of its own, from its name."""
+    """Random values of a sensible scale for every parameter, in place; each has a generator of its own."""
     import numpy as np
     import torch
 

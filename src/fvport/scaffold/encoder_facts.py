@@ -74,8 +74,8 @@ def rule_table(rules: Rules) -> str:
         rows.append(row if len(row) <= 120 else f'        r"^{pattern}$":\n            {text},')
     return "\n".join(
         [
-            "    # Checkpoint name -> ours, or (ours, its place, number of parts) for a part of a fused parameter. A name",
-            "    # without a rule is refused.",
+            "    # Checkpoint name -> ours, or (ours, its place, number of parts) for a part of a fused parameter. A name that",
+            "    # no rule names is refused.",
             "    # yapf: disable",
             "    param_names_mapping: dict[str, Any] = field(default_factory=lambda: {",
             *rows,
@@ -323,4 +323,140 @@ def _windows(config: Mapping[str, Any], family: str) -> str:
     return "some" if len(sliding) > 1 else "all" if True in sliding else "none"
 
 
-FILTERS = {"decoder_facts": decoder, "rule_table": rule_table, "ignored_table": ignored_table}
+# --- CLIP's text model ------------------------------------------------------------------------------------------------
+
+CLIP_TEXT_DEFAULTS = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+}
+
+
+def clip_layer_rules(at: str) -> Rules:
+    """Rules of the layers that CLIP's and SigLIP's encoders share; `at` is a pattern of what stands before them."""
+    layer, native = at + r"encoder\.layers\.(\d+)\.", r"encoder.layers.\1."
+    rules: Rules = [
+        (layer + r"(layer_norm[12]|mlp\.fc[12]|self_attn\.out_proj)\.(weight|bias)", native + r"\2.\3"),
+    ]
+    for place, letter in enumerate("qkv"):
+        target = (native + r"self_attn.qkv_proj.\2", place, 3)
+        rules.append((layer + rf"self_attn\.{letter}_proj\.(weight|bias)", target))
+    return rules
+
+
+@dataclass(frozen=True)
+class ClipTextFacts:
+    """Switches of CLIP's text model."""
+
+    prefix: str
+    lines: list[str]
+    projection: bool
+    highest_id: bool  # the pooled token is the one with the highest id, not the end token that the config names
+    masked: bool  # official pipelines hand it a mask
+    ignored: list[str]
+
+    @property
+    def rules(self) -> Rules:
+        at = self.prefix.replace(".", r"\.")
+        rules: Rules = [
+            (at + r"embeddings\.(token|position)_embedding\.weight", r"embeddings.\1_embedding.weight"),
+            (at + r"final_layer_norm\.(weight|bias)", r"final_layer_norm.\1"),
+            *clip_layer_rules(at),
+        ]
+        return [*rules, (r"text_projection\.weight", "text_projection.weight")] if self.projection else rules
+
+
+def clip_text(c: Any) -> ClipTextFacts:
+    """The facts of a component whose official class is CLIPTextModel or CLIPTextModelWithProjection."""
+    projection = c.official_class.endswith("WithProjection")
+    names = list(CLIP_TEXT_DEFAULTS) + (["use_attention_mask"] if "use_attention_mask" in c.config else [])
+    return ClipTextFacts(
+        prefix=prefix_of(c.tensors, "embeddings.token_embedding.weight", "text_model." if projection else ""),
+        lines=field_lines(c.config, names, CLIP_TEXT_DEFAULTS),
+        projection=projection,
+        highest_id=c.config.get("eos_token_id", 49407) == 2,
+        masked=bool(c.config.get("use_attention_mask")),
+        ignored=[r"^.*position_ids$"] if any(name.endswith("position_ids") for name in c.tensors) else [],
+    )
+
+
+# --- BERT and RoBERTa -------------------------------------------------------------------------------------------------
+
+BERT_DEFAULTS = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+    "eos_token_id": None,
+    "tie_word_embeddings": True,
+}
+ROBERTA_DEFAULTS = {**BERT_DEFAULTS, "vocab_size": 50265, "pad_token_id": 1, "eos_token_id": 2}
+
+
+@dataclass(frozen=True)
+class BertFacts:
+    """Switches of BERT and its kin."""
+
+    family: str
+    prefix: str
+    lines: list[str]
+    pooler: bool
+    positions_from_ids: bool
+    ignored: list[str]
+
+    @property
+    def rules(self) -> Rules:
+        at = self.prefix.replace(".", r"\.")
+        layer, native = at + r"encoder\.layer\.(\d+)\.", r"layers.\1."
+        embeddings = r"embeddings\.(word|position|token_type)_embeddings\.weight"
+        rules: Rules = [
+            (at + embeddings, r"embeddings.\1_embeddings.weight"),
+            (at + r"embeddings\.LayerNorm\.(weight|bias)", r"embeddings.LayerNorm.\1"),
+            (layer + r"attention\.output\.(dense|LayerNorm)\.(weight|bias)", native + r"attention.\2.\3"),
+            (layer + r"(intermediate|output)\.dense\.(weight|bias)", native + r"\2.\3"),
+            (layer + r"output\.LayerNorm\.(weight|bias)", native + r"LayerNorm.\2"),
+        ]
+        for place, part in enumerate(("query", "key", "value")):
+            target = (native + r"attention.qkv_proj.\2", place, 3)
+            rules.append((layer + rf"attention\.self\.{part}\.(weight|bias)", target))
+        return [*rules, (at + r"pooler\.dense\.(weight|bias)", r"pooler.\1")] if self.pooler else rules
+
+
+def bert(c: Any) -> BertFacts:
+    """The facts of a component whose official class is BertModel, RobertaModel or XLMRobertaModel."""
+    roberta = "Roberta" in c.official_class
+    names = [*BERT_DEFAULTS, *(["position_embedding_type"] if "position_embedding_type" in c.config else [])]
+    buffers = any(name.endswith("position_ids") for name in c.tensors)
+    heads = sorted({name.split(".")[0] for name in c.tensors if name.startswith(("cls.", "lm_head."))})
+    return BertFacts(
+        family="RoBERTa" if roberta else "BERT",
+        prefix=prefix_of(c.tensors, "embeddings.word_embeddings.weight", ""),
+        lines=field_lines(c.config, names, ROBERTA_DEFAULTS if roberta else BERT_DEFAULTS),
+        pooler=not c.tensors or any(name.endswith("pooler.dense.weight") for name in c.tensors),
+        positions_from_ids=roberta,
+        ignored=[*([r"^.*position_ids$"] if buffers else []), *(rf"^{head}\." for head in heads)],
+    )
+
+
+FILTERS = {
+    "bert_facts": bert,
+    "clip_text_facts": clip_text,
+    "decoder_facts": decoder,
+    "rule_table": rule_table,
+    "ignored_table": ignored_table,
+}
