@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+from inspect_support import save_flat
 from weights_support import release, save, save_json
 
 from fvport.errors import BlockedError, UsageError
@@ -64,11 +65,14 @@ def test_what_is_odd_is_a_concern(tmp_path):
 
 
 def test_pickled_weights_need_conversion(tmp_path):
-    """A component with only a .bin file is described, and says that its weights are not read."""
+    """A component with only a .bin file is described from its pickle, and says that it cannot be loaded as it is."""
     release(tmp_path)
-    (tmp_path / "transformer/diffusion_pytorch_model.safetensors").rename(tmp_path / "transformer/pytorch_model.bin")
+    (tmp_path / "transformer/diffusion_pytorch_model.safetensors").unlink()
+    save_flat(tmp_path / "transformer/diffusion_pytorch_model.bin", {"table": (2, 4), "proj.weight": (3, 3)})
     found = layout.inspect(tmp_path)
     assert found.needs_conversion
+    assert found.components["transformer"].tensors["table"] == ("F32", (2, 4))
+    assert "pickle" in found.components["transformer"].conversion
     assert "pickle" in " ".join(found.concerns)
 
 
@@ -99,7 +103,7 @@ def test_other_layouts_are_told_apart(tmp_path):
         (lambda p: save_json(p / "model_index.json", {"../vae": ["diffusers", "V"]}).parent, "no folder name"),
         (lambda p: save_json(p / "model_index.json", []).parent, "is not a JSON object"),
         (lambda p: save(p / "x.gguf", ONE), "GGUF"),
-        (lambda p: save(p / "x.pth", ONE), "not a safetensors file"),
+        (lambda p: save(p / "x.pth", ONE), "a safetensors file under another ending"),
     ],
 )
 def test_what_is_no_release_is_one_sentence(tmp_path, make, word):

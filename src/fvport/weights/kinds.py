@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 LANGUAGE = r"T5|CLIPText|CLIPModel|Bert|Roberta|Llama|Qwen|Gemma|Mistral|GPT|Glm|Phi\d|TextEncoder|TextModel|CausalLM"
 # Ordered: the first whose words are found decides. The class is asked before the name, because a release chooses its
@@ -47,6 +48,43 @@ def kind_of(name: str, cls: str = "", library: str = "") -> tuple[str, bool]:
     if by_name:
         return by_name, True
     return ("text_encoder" if library == "transformers" else "dit"), False
+
+
+# --- by the tensors' names and shapes, where neither a class nor a name says it ------------------------------------
+
+TIME = re.compile(
+    r"(^|[._])(t|time|timesteps?|sigma|noise)_(text_|guidance_|in_)?(embed\w*|in|mlp|proj\w*|block|emb)\b"
+    r"|ada_?ln|timestep_embed",
+    re.IGNORECASE,
+)
+TOKENS = re.compile(r"(^|\.)(word_embeddings|embed_tokens|token_embedding|wte|tok_embeddings|shared)\.")
+PATCHES = re.compile(r"(^|\.)(class_embedding|cls_token|patch_embed\w*)\b")
+VOCODES = re.compile(r"(^|\.)(ups|resblocks|upsampler|conv_post|mrfs?)\.")
+HEARS = re.compile(r"(^|\.)(feature_extractor\.conv_layers|mel_\w+)\b")
+
+
+def kind_by_tensors(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """What a whole model's names and shapes ({name: shape}) speak of; "" where they say nothing sure."""
+    weights = [shape for name, shape in shapes.items() if len(shape) > 1]
+    convolutions = sum(len(shape) > 2 for shape in weights) / max(len(weights), 1)
+    heads = {name.partition(".")[0] for name in shapes}
+    if convolutions >= 0.25 and ({"encoder", "decoder"} <= heads or heads & {"quant_conv", "post_quant_conv"}):
+        return "vae"
+    said = {word: any(pattern.search(name) for name in shapes) for word, pattern in _SAYS}
+    if said["dit"]:
+        return "dit"
+    if said["vocoder"] and convolutions > 0.5:
+        return "vocoder"
+    return next((word for word in ("text_encoder", "audio_encoder", "image_encoder") if said[word]), "")
+
+
+_SAYS = (
+    ("dit", TIME),
+    ("text_encoder", TOKENS),
+    ("image_encoder", PATCHES),
+    ("vocoder", VOCODES),
+    ("audio_encoder", HEARS),
+)
 
 
 def _first(table: tuple[tuple[str, str], ...], word: str) -> str:

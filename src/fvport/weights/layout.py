@@ -8,24 +8,25 @@ same release gives the same bytes wherever it lies.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, UsageError
 from fvport.weights import manifest
-from fvport.weights.kinds import kind_of
 
 SCHEMA = 1
 WEIGHTLESS = ("scheduler", "tokenizer", "processor")
-CONFIG_NAMES = tuple(f"{word}config.json" for word in ("", "scheduler_", "tokenizer_", "preprocessor_", "processor_"))
 Files = tuple[tuple[str, int], ...]
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
 class ComponentInfo:
-    """One component of a release. `files`: (name relative to its folder, bytes); `tensors`: {name: (dtype, shape)}."""
+    """One component of a release. `files`: (name relative to its folder, bytes); `tensors`: {name: (dtype, shape)}.
+
+    A component that shares its file with others has a `prefix`: in the file, each of its `tensors` is called prefix
+    plus name. `weights` names the files that hold them, where it is not the library's rule that says so.
+    """
 
     name: str
     kind: str
@@ -35,12 +36,18 @@ class ComponentInfo:
     config: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     files: tuple[tuple[str, int], ...] = ()
-    bytes: int = 0  # of the tensors
+    bytes: int = 0  # of the tensors, what is shared counted once
+    prefix: str = ""
+    weights: tuple[str, ...] = ()
+    tied: tuple[tuple[str, ...], ...] = ()  # names that stand for the same values; each group's first is the one kept
+    why: str = ""  # how it was recognised, where the release does not declare it
+    conversion: str = ""  # why it cannot be loaded as it is; "" where it can
 
     @property
     def parameters(self) -> int:
-        """Number of elements over all tensors."""
-        return sum(_elements(shape) for _, shape in self.tensors.values())
+        """Number of elements over all tensors, tied ones counted once."""
+        again = {name for group in self.tied for name in group[1:]}
+        return sum(_elements(shape) for name, (_, shape) in self.tensors.items() if name not in again)
 
     @property
     def dtypes(self) -> dict[str, int]:
@@ -59,6 +66,13 @@ class ComponentInfo:
 
     def to_json(self) -> dict[str, Any]:
         tensors = {name: [dtype, list(shape)] for name, (dtype, shape) in sorted(self.tensors.items())}
+        more = {
+            "prefix": self.prefix,
+            "weights": list(self.weights),
+            "tied": [list(group) for group in self.tied],
+            "why": self.why,
+            "conversion": self.conversion,
+        }
         return {
             "kind": self.kind,
             "library": self.library,
@@ -68,9 +82,27 @@ class ComponentInfo:
             "bytes": self.bytes,
             "dtypes": self.dtypes,
             "files": [list(file) for file in self.files],
+            **{key: value for key, value in more.items() if value},
             "config": self.config,
             "tensors": tensors,
         }
+
+
+@dataclass(frozen=True)
+class Aside:
+    """Tensors that are no component's: a running average, training state, a variant, or what no prefix explains.
+
+    `role`: ema | training | variant | unowned. Their names begin with `prefix` in `file` (relative to the release).
+    """
+
+    role: str
+    prefix: str
+    file: str
+    of: str = ""  # the component that an average or variant belongs to
+    tensors: int = 0
+    bytes: int = 0
+    example: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +118,8 @@ class Inspection:
     absent: tuple[str, ...] = ()  # optional components that model_index.json sets to null
     concerns: tuple[str, ...] = ()
     needs_conversion: bool = False
+    aside: tuple[Aside, ...] = ()
+    source: str = ""  # the hub id and commit, where headers were read from there
 
     @property
     def tokenizers(self) -> dict[str, str]:
@@ -96,6 +130,7 @@ class Inspection:
         return [component for component in self.components.values() if component.kind == kind]
 
     def to_json(self) -> dict[str, Any]:
+        more = {"source": self.source, "aside": [asdict(aside) for aside in self.aside]}
         return {
             "schema": SCHEMA,
             "layout": self.layout,
@@ -109,6 +144,7 @@ class Inspection:
             "tokenizers": self.tokenizers,
             "absent": list(self.absent),
             "concerns": list(self.concerns),
+            **{key: value for key, value in more.items() if value},
             "components": {name: component.to_json() for name, component in self.components.items()},
         }
 
@@ -133,6 +169,8 @@ class Inspection:
                 absent=tuple(data["absent"]),
                 concerns=tuple(data["concerns"]),
                 needs_conversion=data["needs_conversion"],
+                aside=tuple(Aside(**entry) for entry in data.get("aside", ())),
+                source=data.get("source", ""),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(
@@ -160,6 +198,11 @@ def _component_from(name: str, entry: dict[str, Any]) -> ComponentInfo:
         tensors={key: (dtype, tuple(shape)) for key, (dtype, shape) in entry["tensors"].items()},
         files=tuple((file, size) for file, size in entry["files"]),
         bytes=entry["bytes"],
+        prefix=entry.get("prefix", ""),
+        weights=tuple(entry.get("weights", ())),
+        tied=tuple(tuple(group) for group in entry.get("tied", ())),
+        why=entry.get("why", ""),
+        conversion=entry.get("conversion", ""),
     )
 
 
@@ -179,201 +222,15 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 
 def inspect(path: Path | str) -> Inspection:
-    """Read a release from a folder or one safetensors file. BlockedError (exit 3) when it is not there or is broken."""
+    """Read a release from a folder or one weight file. BlockedError (exit 3) when it is not there or is broken."""
+    from fvport.weights import diffusers_layout, raw_layout
+
     path = Path(path)
     if not path.exists():
-        todo = "Give a local folder or file; `fvport prep` fetches a hub id"
+        todo = "Give a local folder or file, or a hub id to `fvport inspect`; `fvport prep` fetches one"
         raise BlockedError("no such checkpoint", where=str(path), todo=todo)
     if path.is_file():
-        return _single_file(path)
+        return raw_layout.single_file(path)
     if (path / "model_index.json").is_file():
-        return _diffusers(path)
-    return _without_index(path)
-
-
-# --- Diffusers layout ------------------------------------------------------------------------------------------------
-
-
-def _diffusers(root: Path) -> Inspection:
-    index = manifest.read_json(root / "model_index.json")
-    pipeline = index.get("_class_name", "")
-    pipeline = pipeline if isinstance(pipeline, list) else ["diffusers", pipeline]  # [module, class] for remote code
-    concerns: list[str] = [] if pipeline[-1] else ["model_index.json names no pipeline class (_class_name)"]
-    components: dict[str, ComponentInfo] = {}
-    absent, plain = [], {}
-    for name, value in index.items():
-        if name.startswith("_"):
-            continue
-        if not _is_component(value):
-            plain[name] = value
-        elif value[1] is None:
-            absent.append(name)
-        else:
-            components[name] = _component(root, name, value[0] or "", value[1], concerns)
-    loose = sorted(file.name for file in root.glob("*.safetensors"))
-    if loose:
-        concerns.append(f"weight files beside model_index.json belong to no component: {', '.join(loose)}")
-    if not components:
-        raise BlockedError("names no component", where=str(root / "model_index.json"), todo="Is it a whole release?")
-    return Inspection(
-        layout="mixed" if loose else "diffusers",
-        reason="model_index.json names a pipeline and its components"
-        + (", and there are weight files outside of them" if loose else ""),
-        pipeline_class=str(pipeline[-1]),
-        pipeline_library=str(pipeline[0]),
-        pipeline_config=plain,
-        components=components,
-        absent=tuple(absent),
-        concerns=tuple(concerns),
-        needs_conversion=any(_pickled(component) for component in components.values()),
-    )
-
-
-def _is_component(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(item is None or isinstance(item, str) for item in value)
-
-
-def _component(root: Path, name: str, library: str, cls: str, concerns: list[str]) -> ComponentInfo:
-    folder = root / name
-    if Path(name).name != name or name in (".", ".."):
-        raise BlockedError(
-            f"names a component {name[:120]!r}, which is no folder name", where=str(root / "model_index.json")
-        )
-    kind, sure = kind_of(name, cls, library)
-    if not folder.is_dir():
-        todo = "Fetch the whole release"
-        raise BlockedError(f'component "{name}" has no folder', where=str(root / "model_index.json"), todo=todo)
-    weights = manifest.read_weights(folder)
-    if not sure:
-        concerns.append(f"{name}: {cls} is of no known kind; taken for a {kind}")
-        kind = kind if weights.files else "processor"
-    component = ComponentInfo(
-        name=name,
-        kind=kind,
-        library=library,
-        cls=cls,
-        folder=name,
-        config=_config(folder),
-        tensors={key: (info.dtype, info.shape) for key, info in sorted(weights.tensors.items())},
-        files=_files(folder),
-        bytes=sum(info.nbytes for info in weights.tensors.values()),
-    )
-    concerns += [f"{name}: {text}" for text in weights.concerns]
-    concerns += [f"{name}: {text}" for text in _odd(component, weights)]
-    return component
-
-
-def _odd(component: ComponentInfo, weights: manifest.Weights) -> list[str]:
-    """Sentences on what is unusual in one component."""
-    found = []
-    if component.has_weights and not weights.files:
-        held = (
-            "its weights are in pickle form, which is not read here" if _pickled(component) else "it has no weight file"
-        )
-        found.append(f"{held}; safetensors are needed")
-    if not component.config and component.kind != "tokenizer" and not _multi_config(component):
-        found.append("it has no config file")
-    said = declared_class(component.config)
-    if said and component.kind not in ("tokenizer", "processor") and said != component.cls:
-        found.append(f"model_index.json says {component.cls}, its own config says {said}")
-    return found
-
-
-def _multi_config(component: ComponentInfo) -> bool:
-    return any(name.endswith("_config.json") for name, _ in component.files)
-
-
-def _pickled(component: ComponentInfo) -> bool:
-    return (
-        component.has_weights and not component.tensors and any(name.endswith(PICKLES) for name, _ in component.files)
-    )
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    found = next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), None)
-    return manifest.read_json(found) if found else {}
-
-
-def _files(folder: Path) -> Files:
-    """(path relative to `folder`, bytes) of every file in it, links followed; caches and hidden files are left out."""
-    found = []
-    for file in folder.rglob("*"):
-        relative = file.relative_to(folder)
-        if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-            found.append((relative.as_posix(), file.stat().st_size))
-    return tuple(sorted(found))
-
-
-# --- other layouts ---------------------------------------------------------------------------------------------------
-
-
-def _single_file(file: Path) -> Inspection:
-    if file.suffix == ".gguf":
-        raise BlockedError(
-            "GGUF holds quantised weights, which no native class loads", where=str(file), todo="Use safetensors"
-        )
-    if file.suffix != ".safetensors":
-        raise BlockedError("is not a safetensors file", where=str(file), todo="Give a folder or a .safetensors file")
-    tensors = manifest.read_header(file)
-    return Inspection(
-        layout="monolithic",
-        reason="one safetensors file without a model_index.json",
-        components=_loose("model", "", tensors, ((file.name, file.stat().st_size),), {}),
-        concerns=("which keys belong to which component is not known; it must be declared",),
-        needs_conversion=True,
-    )
-
-
-def _loose(
-    name: str,
-    folder: str,
-    tensors: dict[str, manifest.TensorInfo],
-    files: tuple[tuple[str, int], ...],
-    config: dict[str, Any],
-) -> dict[str, ComponentInfo]:
-    cls = declared_class(config)
-    library = "" if not cls else "diffusers" if config.get("_class_name") else "transformers"
-    shapes = {key: (info.dtype, info.shape) for key, info in sorted(tensors.items())}
-    size = sum(info.nbytes for info in tensors.values())
-    kind, _ = kind_of(name, cls, library)
-    return {name: ComponentInfo(name, kind, library, cls, folder, config, shapes, files, size)}
-
-
-def _without_index(root: Path) -> Inspection:
-    """A folder without model_index.json: component folders, or weight files of the release's own making."""
-    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-    components: dict[str, ComponentInfo] = {}
-    for folder in folders:
-        weights = manifest.read_weights(folder)
-        config = _config(folder)
-        if weights.files or config:
-            components |= _loose(folder.name, folder.name, weights.tensors, _files(folder), config)
-    own = manifest.read_weights(root)
-    pickles = sorted(f.name for f in root.iterdir() if f.suffix in PICKLES)
-    if own.files:
-        config = _config(root)
-        components |= _loose("model", ".", own.tensors, _files_here(root), config)
-    if not components and not pickles:
-        todo = "A release has a model_index.json, or .safetensors files, or component folders"
-        raise BlockedError("holds no checkpoint", where=str(root), todo=todo)
-    layout, reason = _class_of(bool(own.files or pickles), any(folder.name in components for folder in folders), own)
-    concerns = [*own.concerns, "there is no model_index.json: the pipeline's class and parts must be declared"]
-    if pickles:
-        concerns.append(f"weights in pickle form are not read here: {', '.join(pickles)}")
-    return Inspection(layout, reason, components=components, concerns=tuple(concerns), needs_conversion=True)
-
-
-def _class_of(loose: bool, folders: bool, own: manifest.Weights) -> tuple[str, str]:
-    if loose and folders:
-        return "mixed", "weight files and component folders, without a model_index.json"
-    if folders:
-        return "separate_components", "component folders without a model_index.json"
-    if len(own.files) == 1:
-        return "monolithic", "one safetensors file without a model_index.json"
-    return "raw_official", "weight files in a layout of the release's own"
-
-
-def _files_here(root: Path) -> Files:
-    return tuple(
-        sorted((f.name, f.stat().st_size) for f in root.iterdir() if f.is_file() and not f.name.startswith("."))
-    )
+        return diffusers_layout.read(path)
+    return raw_layout.read(path)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -43,6 +43,7 @@ BITS = {  # every dtype of the format, in bits an element
     "F64": 64,
     "C64": 64,
 }
+(LFS,) = struct.unpack("<Q", b"version ")
 AGAIN = "Fetch the file again"
 
 
@@ -75,11 +76,22 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class Header:
+    """What one file says of itself."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str] = field(default_factory=dict)
+    containers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Weights:
     """The weights of one component: `files[name] = {tensor: TensorInfo}`, and what is odd about the set of files."""
 
     files: dict[str, dict[str, TensorInfo]]
     concerns: tuple[str, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict)  # of all files together
+    containers: tuple[str, ...] = ()  # prefixes that a pickled file's nested dicts made
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
@@ -100,12 +112,18 @@ def read_any(file: Path | str) -> dict[str, TensorInfo]:
 
     A pickled file's names are dotted paths through its dicts ("state_dict.model.conv.weight"). It is never run.
     """
+    return read_file(file).tensors
+
+
+def read_file(file: Path | str, located: bool = True) -> Header:
+    """The header of a safetensors or a `torch.save` file; for `located` see `pickled.read`."""
     file = Path(file)
     if file.suffix == ".safetensors":
-        return read_header(file)
+        return Header(*_parse(file))
     from fvport.weights import pickled
 
-    return pickled.read(file).tensors
+    found = pickled.read(file, located)
+    return Header(found.tensors, {}, found.containers)
 
 
 def read_metadata(file: Path | str) -> dict[str, str]:
@@ -135,6 +153,10 @@ def _header_bytes(file: Path) -> tuple[int, bytes]:
             if size < 8:
                 _bad(file, f"is truncated: {size} bytes, not even a header's length")
             (length,) = struct.unpack("<Q", stream.read(8))
+            if length == LFS:
+                raise BlockedError(
+                    "is a Git LFS pointer: the file itself was not fetched", where=str(file), todo="Run: git lfs pull"
+                )
             if length > MAX_HEADER:
                 _bad(file, f"claims a header of {length} bytes (at most {MAX_HEADER}); is it a safetensors file?")
             if 8 + length > size:
@@ -232,26 +254,37 @@ SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 DEFAULT_NAMES = ("diffusion_pytorch_model", "model")
 
 
-def read_index(index: Path) -> Weights:
-    """All shards that an `*.safetensors.index.json` names; a missing shard, or a key that is not there, is refused."""
+def read_index(index: Path, located: bool = True) -> Weights:
+    """All shards that an `*.index.json` names; a missing shard, or a key that is not there, is refused."""
     table = read_json(index, strict=True).get("weight_map")
     if not isinstance(table, dict) or not table or any(not isinstance(v, str) for v in table.values()):
         _bad(index, "has no weight_map of {tensor: file}")
-    files: dict[str, dict[str, TensorInfo]] = {}
+    headers: dict[str, Header] = {}
     for shard in sorted(set(table.values())):
         if Path(shard).name != shard or shard in ("", ".", ".."):
             _bad(index, f"names {shard[:120]!r}, which is not a file beside it")
         if not (index.parent / shard).is_file():
             _bad(index, f"names the shard {shard[:120]!r}, which is not there")
-        files[shard] = read_header(index.parent / shard)
-    _no_duplicates(index, files)
-    for name, shard in table.items():
-        if name not in files[shard]:
-            _bad(index, f"says that {name[:120]!r} is in {shard}, which does not hold it")
-    unlisted = sorted(name for tensors in files.values() for name in tensors if name not in table)
+        headers[shard] = read_file(index.parent / shard, located)
+    weights = together(index, headers)
+    absent = [name for name, shard in table.items() if name not in weights.files[shard]]
+    if absent:
+        more = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        _bad(index, f"says that {absent[0][:120]!r} is in {table[absent[0]]}, which does not hold it{more}")
+    unlisted = sorted(name for tensors in weights.files.values() for name in tensors if name not in table)
     if not unlisted:
-        return Weights(files)
-    return Weights(files, (f"{index.name} leaves out {len(unlisted)} tensors of its shards, such as {unlisted[0]}",))
+        return weights
+    words = f"{index.name} leaves out {len(unlisted)} tensors of its shards, such as {unlisted[0]}"
+    return replace(weights, concerns=(words,))
+
+
+def together(where: Path, headers: dict[str, Header]) -> Weights:
+    """Several files as one set of tensors. BlockedError for a name that two of them have."""
+    files = {name: header.tensors for name, header in headers.items()}
+    _no_duplicates(where, files)
+    metadata = {key: value for header in headers.values() for key, value in header.metadata.items()}
+    containers = {container: None for header in headers.values() for container in header.containers}
+    return Weights(files, (), metadata, tuple(containers))
 
 
 def _no_duplicates(where: Path, files: dict[str, dict[str, TensorInfo]]) -> None:
@@ -274,17 +307,17 @@ def read_weights(folder: Path) -> Weights:
     if index is not None:
         weights = read_index(folder / f"{index}.safetensors.index.json")
     elif single is not None:
-        weights = Weights({f"{single}.safetensors": read_header(folder / f"{single}.safetensors")})
+        name = f"{single}.safetensors"
+        weights = together(folder, {name: read_file(folder / name)})
     else:
-        weights = Weights({name: read_header(folder / name) for name in found})
-        _no_duplicates(folder, weights.files)
+        weights = together(folder, {name: read_file(folder / name) for name in found})
         if len(found) > 1:
-            weights = Weights(weights.files, (f"{len(found)} safetensors files and no index",))
+            weights = replace(weights, concerns=(f"{len(found)} safetensors files and no index",))
     others = [name for name in found if name not in weights.files]
     if not others:
         return weights
     words = f"also holds {', '.join(others)}, which a loader that reads every *.safetensors file takes as well"
-    return Weights(weights.files, (*weights.concerns, words))
+    return replace(weights, concerns=(*weights.concerns, words))
 
 
 def _default(stems: list[str]) -> str | None:

@@ -260,14 +260,15 @@ class _Reader:
             self.bad("is a pickle, but not one that torch.save wrote", SAVE_ANEW)
         version = self.load(self.stream, "its version").value
         system = self.load(self.stream, "its system").value
-        if version != 1001:
-            self.bad(f"is of the version {str(version)[:20]} of torch's format, which is not known")
+        if type(version) is not int or version != 1001:
+            self.bad("is of a version of torch's format that is not known")
         pairs = system.pairs if isinstance(system, vm.Table) else []
         if any(key == "little_endian" and value is not True for key, value in pairs):
             self.bad("holds its values in big-endian order", SAVE_ANEW)
         sizes = self.walk(self.load(self.stream, "its main pickle").value)
         keys = self.load(self.stream, "its list of storages").value
-        if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(sizes):
+        plain = isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)
+        if not plain or sorted(map(str, keys)) != sorted(sizes):
             self.bad("lists other storages than its tensors use")
         at, end = self.stream.tell(), os.stat(self.file).st_size
         for key in map(str, keys):

@@ -57,6 +57,7 @@ TRAINING = _any(
     callbacks loops rng_.* .*_rng_state.* random_(state|rng).* discriminator disc loss(_fn|es)? lpips perceptual_loss
     hparams hyper_parameters"""
 )
+STEPS = re.compile(r".*\.(exp_avg(_sq)?|max_exp_avg_sq|momentum_buffer|square_avg|step)")  # of an optimiser
 
 
 def known(head: str) -> tuple[str, str, str, bool] | None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
-from fvport.weights.prefix_words import DEEP, EMA, INNER, SHELL, TRAINING, WRAPPER, known
+from fvport.weights.prefix_words import DEEP, EMA, INNER, SHELL, STEPS, TRAINING, WRAPPER, known
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Sorter:
             inner = f"{prefix}{segment}."
             if segment == "":
                 rest += members
-            elif role == "component" and TRAINING.fullmatch(segment) and not self.lone(groups):
+            elif role == "component" and _trains(segment, members) and len(groups) > 1:
                 parts.append(Part(segment, "", inner, tuple(members), "training", why="named like training state"))
             elif EMA.fullmatch(segment) and all(len(name) > len(inner) for name in members):
                 parts += self.level(inner, members, "ema", segment)
@@ -75,9 +75,6 @@ class _Sorter:
                 else:
                     rest += left
         return parts + self.remainder(prefix, rest, weak, parts, role, wrapper)
-
-    def lone(self, groups: dict[str, list[str]]) -> bool:
-        return len(groups) == 1
 
     def components(self, prefix: str, names: list[str], role: str) -> tuple[list[tuple[Part, bool]], list[str]]:
         """([(part, sure)], names under no known component prefix)"""
@@ -197,6 +194,11 @@ def _flat(inner: str, names: list[str], containers: frozenset[str]) -> bool:
 
 def _aside(segment: str) -> bool:
     return bool(TRAINING.fullmatch(segment) or EMA.fullmatch(segment))
+
+
+def _trains(segment: str, names: list[str]) -> bool:
+    """Training state by its name, or because every tensor is called as an optimiser calls its own."""
+    return bool(TRAINING.fullmatch(segment)) or all(STEPS.fullmatch(name) for name in names)
 
 
 def _without_stubs(parts: list[Part]) -> list[Part]:

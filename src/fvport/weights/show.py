@@ -68,16 +68,40 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 def inspection(found: Inspection) -> str:
     head = f"{found.layout}: {found.reason}\n"
+    head += f"from: {found.source}\n" if found.source else ""
     if found.pipeline_class:
         head += f"pipeline: {found.pipeline_class}\n"
-    rows: list[tuple[str, ...]] = [("component", "kind", "class", "tensors", "parameters", "bytes", "dtypes")]
+    rows: list[tuple[str, ...]] = [
+        ("component", "kind", "class", "tensors", "parameters", "bytes", "conversion", "dtypes")
+    ]
     for component in found.components.values():
         dtypes = ", ".join(f"{name} x{count}" for name, count in component.dtypes.items())
-        counts = (str(len(component.tensors)), f"{component.parameters:,}", size(component.bytes))
-        cells = counts if component.has_weights else ("", "", "")
+        needs = "yes" if component.conversion else "no"
+        counts = (str(len(component.tensors)), f"{component.parameters:,}", size(component.bytes), needs)
+        cells = counts if component.has_weights else ("", "", "", "")
         rows.append((component.name, component.kind, component.official or component.cls or "?", *cells, dtypes))
-    lines = [head, table(rows), ""]
+    lines = [head, table(rows), "", *_where(found)]
     lines += [f"absent (null in model_index.json): {', '.join(found.absent)}"] if found.absent else []
     lines += [f"to look at: {concern}" for concern in found.concerns]
-    lines.append("needs conversion: " + ("yes" if found.needs_conversion else "no"))
+    why = sorted({component.conversion for component in found.components.values() if component.conversion})
+    lines.append(
+        "needs conversion: " + (f"yes ({'; '.join(why) or 'no model_index.json'})" if found.needs_conversion else "no")
+    )
     return "\n".join(lines)
+
+
+def _where(found: Inspection) -> list[str]:
+    """Prefixes, tied tensors, and what is no component's."""
+    lines = []
+    for component in found.components.values():
+        if component.prefix:
+            files = listing(component.weights, 3)
+            lines.append(f"{component.name}: every name in {files} begins with {component.prefix} ({component.why})")
+        for group in component.tied[:5]:
+            lines.append(f"{component.name}: tied: {' = '.join(group)}")
+    for aside in found.aside:
+        of = f" of {aside.of}" if aside.of else ""
+        count = f"{aside.tensors} tensors, " if aside.tensors else ""
+        under = f" under {aside.prefix}" if aside.prefix else ""
+        lines.append(f"no component: {aside.role}{of} in {aside.file}{under}: {count}{size(aside.bytes)} ({aside.why})")
+    return lines
