@@ -66,9 +66,7 @@ def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verd
     from fvport import checks
 
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    names = [name for name in ORDER if name in port.gate.checks]
-    cache: dict[str, str] = {}
-    todo = [name for name in names if _worth_running(_row(port, name, cache), port)]
+    todo = to_run(port)
     for number, name in enumerate(todo, 1):
         say(f"[{number}/{len(todo)}] {name}: {TITLES[name]} ...")
         clock = time.monotonic()
@@ -80,6 +78,13 @@ def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verd
             word = f"blocked: {error}"
         say(f"[{number}/{len(todo)}] {name}: {word} ({time.monotonic() - clock:.1f} s)")
     return decide(port)
+
+
+def to_run(port: Port) -> list[str]:
+    """The checks that `run_missing` would run, cheap before dear."""
+    cache: dict[str, str] = {}
+    names = [name for name in ORDER if name in port.gate.checks]
+    return [name for name in names if _worth_running(_row(port, name, cache), port)]
 
 
 def _worth_running(row: Row, port: Port) -> bool:

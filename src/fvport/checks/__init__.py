@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from fvport import origin, progress
 from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.spec import CHECKS, Port
+
+LOCK_SECONDS = 120  # a record is written in a moment; whoever holds it longer hangs
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,36 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
         changed = [key for key in before if before[key] != record.inputs.get(key)]
         if changed:
             raise BlockedError(f"{', '.join(changed)} changed while {name} ran", todo=f"Run again: fvport check {name}")
-        record = _partial.merged(port, record, options.components, check.expected(port) if options.components else [])
     record.commit, record.dirty = ev.git_state(port.root)
     record.origin = origin.here()
+    with writing(port, name):
+        return keep(port, record, options.components)
+
+
+def keep(port: Port, record: ev.Evidence, components: tuple[str, ...] = ()) -> ev.Evidence:
+    """Write a record; one of some components only takes what is known of the others along. Inside `writing`."""
+    if record.inputs and components:
+        record = _partial.merged(port, record, components, module(record.check).expected(port))
     ev.write(port, record)
     return record
+
+
+@contextlib.contextmanager
+def writing(port: Port, name: str) -> Iterator[None]:
+    """One writer of a record at a time, on all machines that share the folder. BlockedError where none can be."""
+    import filelock
+
+    file = port.state / "locks" / f"{port.slug}.{name}.lock"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(file, timeout=LOCK_SECONDS):
+            yield
+    except filelock.Timeout:
+        what = f"another run has held the record of {name} for {LOCK_SECONDS} s"
+        raise BlockedError(what, where=str(file), todo="Wait for it, or end it, then run again") from None
+    except OSError as error:
+        what = f"the record of {name} cannot be written ({error.strerror or error}); the old one is kept"
+        raise BlockedError(what, where=str(file.parent.parent), todo="Make room, or make it writable") from None
 
 
 def locked_weights(port: Port, names: Iterable[str]) -> None:

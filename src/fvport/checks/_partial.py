@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run of some components only: what the check already knew about the others stays in its record.
 
-Nothing is taken over unless it speaks of this very tree: same inputs with the same digests, same device, same scale.
+Nothing is taken over unless it speaks of this very tree: same inputs with the same digests, same device, same scale, same
+run of CI.
 What no run has shown stays missing, and the gate asks for it.
 """
 
@@ -44,7 +45,12 @@ def _usable(port: Port, record: ev.Evidence) -> ev.Evidence | None:
         return None
     if old is None or (old.check, old.port) != (record.check, record.port):
         return None
-    same = (old.inputs, old.device, old.scale) == (record.inputs, record.device, record.scale)
+    same = (old.inputs, old.device, old.scale, old.origin) == (
+        record.inputs,
+        record.device,
+        record.scale,
+        record.origin,
+    )
     return old if same and record.inputs else None
 
 

@@ -36,6 +36,9 @@ def gate(
     run: Annotated[bool, typer.Option("--run", help="First run what is missing or stale.")] = False,
     markdown: Annotated[Path | None, typer.Option(help="Also write the verdict as Markdown.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write the verdict as JUnit XML.")] = None,
+    on: Annotated[str, typer.Option(help="Run what is missing as jobs: slurm, or local by the same path.")] = "",
+    shared: Annotated[Path | None, typer.Option(help="Folder that all nodes see (--on).")] = None,
+    at_once: Annotated[int, typer.Option(help="Most jobs in flight (--on; 0: what fits).")] = 0,
     only_run: Annotated[str, typer.Option(help="Count only records made on this run of CI.")] = "",
     only_commit: Annotated[str, typer.Option(help="Count only records made for this commit.")] = "",
     only_image: Annotated[str, typer.Option(help="Count only records made in this image.")] = "",
@@ -48,9 +51,14 @@ def gate(
 
     loaded = load(port)
     demand = Demand(only_run, only_commit, only_image)
-    if run:
-        g.run_missing(loaded)
-    verdict = g.decide(loaded, demand)
+    if on:
+        from fvport.cluster import runner
+
+        verdict = runner.run(loaded, on, shared=shared, at_once=at_once, demand=demand)
+    else:
+        if run:
+            g.run_missing(loaded)
+        verdict = g.decide(loaded, demand)
     report.write(loaded, verdict, markdown=markdown, junit=junit)
     out(verdict.to_json(), as_json, report.terminal.gate(verdict))
     raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[verdict.verdict])
