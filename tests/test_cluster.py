@@ -22,7 +22,10 @@ CHEAP = g.TOML + 'checks = ["boundary", "docs"]\n'  # checks that read text only
 
 
 @pytest.fixture
-def port(tmp_path: Path) -> Port:
+def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Port:
+    """A toy port; a job's process finds the functions of this file."""
+    paths = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     return g.make(tmp_path / "port", CHEAP)
 
 
