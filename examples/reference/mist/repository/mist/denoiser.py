@@ -108,24 +108,10 @@ class MistDenoiser(OnDisk):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.config = dict(
-            width=width,
-            heads=heads,
-            depth=depth,
-            channels=channels,
-            patch=list(patch),
-            text_width=text_width,
-            inner=inner,
-            time_width=time_width,
-            eps=eps,
-        )
-        self.patch, self.channels, self.width, self.time_width, self.eps = (
-            tuple(patch),
-            channels,
-            width,
-            time_width,
-            eps,
-        )
+        self.config = {"width": width, "heads": heads, "depth": depth, "channels": channels, "patch": list(patch)}
+        self.config |= {"text_width": text_width, "inner": inner, "time_width": time_width, "eps": eps}
+        self.patch, self.channels, self.width = tuple(patch), channels, width
+        self.time_width, self.eps = time_width, eps
         self.embed = nn.Conv3d(channels, width, self.patch, self.patch)
         self.time_a, self.time_b = nn.Linear(time_width, width), nn.Linear(width, width)
         self.text = nn.Linear(text_width, width)

@@ -25,7 +25,7 @@ class Reader(nn.Module):
 
 
 class MistTextEncoder(OnDisk):
-    """Token ids (batch, tokens) to hidden states (batch, tokens, width). Padding stands on the right and is not read."""
+    """Token ids (batch, tokens) to hidden states (batch, tokens, width). Padding is on the right and not read."""
 
     def __init__(
         self,
@@ -38,7 +38,8 @@ class MistTextEncoder(OnDisk):
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.config = dict(words=words, width=width, heads=heads, depth=depth, inner=inner, longest=longest, eps=eps)
+        self.config = {"words": words, "width": width, "heads": heads, "depth": depth, "inner": inner}
+        self.config |= {"longest": longest, "eps": eps}
         self.word, self.place = nn.Embedding(words, width), nn.Embedding(longest, width)
         self.readers = nn.ModuleList(Reader(width, heads, inner, eps) for _ in range(depth))
         self.norm = nn.RMSNorm(width, eps=eps)
