@@ -10,7 +10,7 @@ import typer
 
 from fvport.verbs import HERE, Json, PortDir, app, load, out
 
-mapping_app = typer.Typer(no_args_is_help=True, help="Look at, sign and compare the weight mapping's rules.")
+mapping_app = typer.Typer(no_args_is_help=True, help="Propose, look at, sign and compare the weight mapping's rules.")
 app.add_typer(mapping_app, name="mapping")
 
 
@@ -27,11 +27,15 @@ def prep(port: PortDir = HERE, as_json: Json = False) -> None:
 
 
 @app.command()
-def inspect(path: Annotated[str, typer.Argument(help="A checkpoint folder or file.")], as_json: Json = False) -> None:
+def inspect(
+    path: Annotated[str, typer.Argument(help="A checkpoint folder or file, or a hub id.", metavar="PATH|HUB_ID")],
+    revision: Annotated[str, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = "main",
+    as_json: Json = False,
+) -> None:
     """Say what a release holds, from headers only: fvport inspect official_weights/tiny_wan"""
-    from fvport.weights import layout
+    from fvport.weights import remote
 
-    found = layout.inspect(Path(path))
+    found = remote.inspect(path, revision)
     out(found.to_json(), as_json, found.text())
 
 
@@ -58,6 +62,29 @@ def convert(
         document["handoff"] = block
         text += f"\n\nconversion_handoff\n{handoff.text(block)}"
     out(document, as_json, text)
+
+
+@mapping_app.command("suggest")
+def mapping_suggest(
+    component: Annotated[str | None, typer.Argument(help="One component (default: all).")] = None,
+    official: Annotated[Path | None, typer.Option("--official", help="Without a port: headers or names.json.")] = None,
+    native: Annotated[Path | None, typer.Option("--native", help="Without a port: headers or names.json.")] = None,
+    port: PortDir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Propose rules from both sides' names and shapes: fvport mapping suggest transformer"""
+    from fvport.errors import UsageError
+    from fvport.progress import beat
+    from fvport.weights import suggest_input
+
+    if (official is None) != (native is None):
+        raise UsageError("--official and --native go together", todo="Give both, or neither inside a port")
+    with beat("mapping suggest"):
+        if official is not None and native is not None:
+            result = suggest_input.for_files(official, native)
+        else:
+            result = suggest_input.for_port(load(port), component)
+    out(result.to_json(), as_json, result.text())
 
 
 @mapping_app.command("review")

@@ -70,8 +70,9 @@ class Rule:
     @classmethod
     def from_json(cls, data: Any) -> Rule:
         """The inverse of `to_json`. TypeError for anything else, UsageError for an operation that is none."""
-        *plain, operations = data if len(data) == 7 else (*data, ())
-        return cls(*plain, operations=tuple(Operation.from_json(item) for item in operations))
+        operations = tuple(Operation.from_json(item) for item in data[6]) if len(data) == 7 else ()
+        form, pattern, target, index, count, shard = data[:6]
+        return cls(form, pattern, target, index, count, shard, operations)
 
     def matches(self, name: str) -> bool:
         return self.pattern in name if self.form == "stacked" else _compiled(self.pattern).match(name) is not None
