@@ -103,7 +103,20 @@ def inspect(scratch: Path, quick: bool) -> Case:
     return Case(commands)
 
 
-CASES: dict[str, Callable[[Path, bool], Case]] = {"bake": bake, "demo": demo, "inspect": inspect, "startup": startup}
+def convert(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/convert.py."""
+    from benchmarks.convert import convert as case
+
+    return case(scratch, quick)
+
+
+CASES: dict[str, Callable[[Path, bool], Case]] = {
+    "bake": bake,
+    "convert": convert,
+    "demo": demo,
+    "inspect": inspect,
+    "startup": startup,
+}
 
 
 def official(scratch: Path) -> Path:

@@ -12,11 +12,11 @@ from typing import Any
 
 from fvport import __version__
 from fvport.errors import UsageError
-from fvport.scaffold import calls, components, facts, validate
+from fvport.scaffold import calls, components, conversion, facts, validate
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.literals import oneline
 from fvport.weights import layout
-from fvport.weights.layout import Inspection
+from fvport.weights.layout import ComponentInfo, Inspection
 from fvport.words import CHECKS, camel
 
 WORKLOAD_REASONS = {"v2v": "FastVideo 0.2.1 has no V2V workload: the port registers with an empty tuple"}
@@ -63,6 +63,7 @@ class PortContext:
     decisions: list[str] = field(default_factory=list)  # what a person must decide
     checkpoint: Path | None = None  # where the release lies on this machine; never written to a file
     repository: str = ""  # where this template came from, when that is a public address
+    declaration: str = ""  # text of the conversion script that was given
     version: str = __version__
 
     @property
@@ -109,6 +110,21 @@ class PortContext:
     @property
     def needs_conversion(self) -> bool:
         return bool(self.inspection and self.inspection.needs_conversion)
+
+    @property
+    def declarable(self) -> list[ComponentInfo]:
+        """What a conversion script begins with: the components as they were inspected."""
+        return list(self.inspection.components.values()) if self.inspection else []
+
+    @property
+    def skippable(self) -> dict[str, str]:
+        """{SKIP pattern: reason}: what the inspection found to be no component's."""
+        found = {}
+        for aside in self.inspection.aside if self.inspection else ():
+            if aside.role != "unowned" and (aside.prefix or aside.file):
+                pattern = f"^{re.escape(aside.prefix)}" if aside.prefix else f"file:{aside.file}"
+                found[pattern] = oneline(aside.why) or {"ema": "running average"}.get(aside.role, aside.role)
+        return found
 
     def of_kind(self, kind: str) -> list[ComponentContext]:
         return [component for component in self.components if component.kind == kind]
@@ -172,6 +188,7 @@ def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortCont
     answers = validate.answers(given)
     hub_id, path = validate.weights(answers["official_weights"], cwd)
     inspection = read(path)
+    inspection, declared = conversion.declared(inspection, path, answers["conversion"], cwd)
     p = PortContext(
         model=oneline(answers["model_name"]),
         model_exact=answers["model_name"].strip(),
@@ -187,6 +204,7 @@ def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortCont
         inspection=inspection,
         checkpoint=path if path and not _is_inspection(path) else None,
         repository=repository,
+        declaration=declared,
     )
     _names_are_free(p)
     _pipeline(p)

@@ -81,7 +81,7 @@ def files(p: PortContext) -> dict[str, str]:
     found[f"tests/local_tests/{p.slug}/oracle.py"] = oracle(p)
     if p.needs_conversion:
         name = f"scripts/checkpoint_conversion/{p.slug}_to_diffusers.py"
-        found[name] = render("conversion.py.jinja", p)
+        found[name] = p.declaration or render("conversion.py.jinja", p)
     return dict(sorted(found.items()))
 
 

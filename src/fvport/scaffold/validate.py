@@ -20,6 +20,7 @@ KEYS = (
     "official_revision",
     "official_repo",
     "official_commit",
+    "conversion",
     "workload_type",
     "components",
     "fastvideo",

@@ -27,6 +27,7 @@ TILE = 1 << 22  # elements computed at once
 RUN = 1 << 11  # elements in a row that make a run long enough on either side
 LET_GO = 1 << 26  # mapped bytes after which pages are let go
 IN_MEMORY = 1 << 26
+PAD, STRIP = 24, 64  # elements
 NUMPY = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "u2", "I16": "i2", "U32": "u4", "I32": "i4", "U64": "u8", "I64": "i8",
     "F16": "f2", "F32": "f4", "F64": "f8", "BF16": "u2", "F8_E5M2": "u1", "F8_E4M3": "u1", "F8_E8M0": "u1",
@@ -184,15 +185,35 @@ def _write(bench: Workbench, lazy: Lazy, out: Any, dtype: str, steps: Sequence[O
     nans = touched = 0
     for offset, view in lazy.pieces:
         place = out[tuple(slice(at, at + size) for at, size in zip(offset, view.shape, strict=True))]
+        axis, same = _fastest(view), _fastest(view) == _fastest(place)
         for tile in tiles(view, place):
             values = computed(view[tile], dtype, steps)
-            place[tile] = values
             nans += count_nan(values, final)
+            if same:
+                place[tile] = values
+            else:
+                _turn(place[tile], values, axis)
             touched += 2 * values.nbytes
             if touched > LET_GO:
                 bench.let_go()
                 touched = 0
     return nans
+
+
+def _turn(place: Any, values: Any, axis: int) -> None:
+    """Copy between arrays of which the one is contiguous along `axis` and the other is not.
+
+    Rows whose distance is a power of two fall on the same lines of a cache: the values go through a buffer whose rows
+    are a little longer, and from there in strips that a cache holds.
+    """
+    import numpy as np
+
+    ahead = np.moveaxis(values, axis, -1)
+    buffer = np.empty((*ahead.shape[:-1], ahead.shape[-1] + PAD), values.dtype)[..., : ahead.shape[-1]]
+    buffer[...] = ahead
+    source, target = np.moveaxis(buffer, -1, 0), np.moveaxis(place, axis, 0)
+    for at in range(0, source.shape[0], STRIP):
+        target[at : at + STRIP] = source[at : at + STRIP]
 
 
 def tiles(source: Any, target: Any) -> Iterator[tuple[slice, ...]]:
@@ -278,19 +299,17 @@ LARGEST = {
     "F8_E5M2": 0x7C,
     "F8_E4M3": 0x7E,
 }
-BITS_OF = {8: "u1", 16: "u2", 32: "u4", 64: "u8"}
 
 
 def count_nan(values: Any, dtype: str) -> int:
     """How many of the values are NaN, from their bits."""
-    import numpy as np
-
     if dtype not in LARGEST or not values.size:
         return 0
-    width = BITS[dtype]
-    bits = np.ascontiguousarray(values).view(BITS_OF[width])
-    rest = bits & bits.dtype.type((1 << (width - 1)) - 1)
-    return int((rest > LARGEST[dtype]).sum()) if int(rest.max()) > LARGEST[dtype] else 0
+    width, largest = BITS[dtype], LARGEST[dtype]
+    bits, half = values.view(f"u{width // 8}"), 1 << (width - 1)
+    if int(values.view(f"i{width // 8}").max()) <= largest and int(bits.max()) <= half + largest:
+        return 0
+    return int(((bits & bits.dtype.type(half - 1)) > largest).sum())
 
 
 def need_numpy() -> None:

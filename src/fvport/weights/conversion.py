@@ -143,7 +143,7 @@ def read_headers(root: Path, declaration: Declaration) -> tuple[Headers, list[st
         if any(folder == relative.parent or folder in relative.parents for folder in copied):
             continue
         name = relative.as_posix()
-        if name.endswith(".safetensors.index.json"):
+        if name.endswith(".index.json"):
             manifest.read_index(file)  # a shard that is missing, or does not hold what it should, ends here
         if file.suffix not in (".safetensors", *PICKLES):
             continue
@@ -166,8 +166,15 @@ def _file_skip(declaration: Declaration, name: str) -> str:
 
 
 def _pickle(file: Path) -> dict[str, TensorInfo]:
-    todo = f'Save it as safetensors, or leave it out: SKIP = {{"file:{file.name}": "why"}}'
-    raise BlockedError("is in pickle form, which is not converted yet", where=str(file), todo=todo)
+    """A torch.save file: its tensors' bytes lie in it as they are, unless a view of another tensor was saved."""
+    found = manifest.read_file(file).tensors
+    strided = next((name for name, info in found.items() if getattr(info, "stride", ())), "")
+    if strided:
+        todo = f'Save it as safetensors, or leave it out: SKIP = {{"file:{file.name}": "why"}}'
+        raise BlockedError(
+            f"holds {strided} as a view with strides, which is no range of bytes", where=str(file), todo=todo
+        )
+    return found
 
 
 # --- who owns a key --------------------------------------------------------------------------------------------------

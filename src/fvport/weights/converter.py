@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, FvportError
@@ -151,3 +152,28 @@ def state(port: Port, component: str) -> list[str]:
     folder = port.components[component].weights or component if component in port.components else component
     name = tree.changed(port.official_tree) if port.official_tree.is_dir() else ""
     return [declared.digest(folder), *([f"changed: {name}"] if name else [])]
+
+
+def main(file: str, argv: list[str] | None = None) -> None:
+    """What a conversion script calls: convert SOURCE to TARGET by the declaration in `file`, without a port."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description="Convert a release to Diffusers layout.")
+    parser.add_argument("source", type=Path, help="the release")
+    parser.add_argument("target", type=Path, help="folder to make")
+    parser.add_argument("--link", action="store_true", help="link folders that are copied as they are")
+    parser.add_argument("--sync", action="store_true", help="wait until everything is on the disk")
+    parser.add_argument("--no-scan", action="store_true", help="do not look for NaN in what is moved")
+    args = parser.parse_args(argv)
+    try:
+        plan = conversion.plan(args.source, declaration.load(Path(file)))
+        options = tree.Options(args.link, args.sync, not args.no_scan)
+        written = tree.write(plan, args.target.absolute(), options, _progress())
+    except FvportError as error:
+        print(f"{Path(file).name}: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    print(f"{args.target}: {'made' if written.made else 'as it should be already'}, {show.size(plan.bytes)}")
+    for name in sorted(written.nan):
+        print(f"holds NaN: {name}")
+    for note in written.notes:
+        print(note)
