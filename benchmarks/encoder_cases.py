@@ -161,7 +161,45 @@ BERTS = [
     _bert("roberta", "RobertaModel", "RobertaConfig", {"pad_token_id": 1}),
     _bert("xlm_roberta", "XLMRobertaModel", "XLMRobertaConfig", {"pad_token_id": 1, "type_vocab_size": 1}),
 ]
-CASES = {case.name: case for case in [*DECODERS, *CLIP_TEXTS, *BERTS]}
+_IMAGE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 16, "patch_size": 4}
+_TOWER = {**_IMAGE, "intermediate_size": 48}
+_DINO = ("embed", "cls_token", "output.dense", "fc2", "weights_out")
+
+
+def _vit(
+    name: str, cls: str, config_class: str, config: dict[str, Any], quiet: tuple[str, ...] = _RESIDUAL
+) -> EncoderCase:
+    return EncoderCase(name, "vit", cls, config_class, config, quiet, kind="image_encoder")
+
+
+VITS = [
+    _vit("clip_vision", "CLIPVisionModel", "CLIPVisionConfig", _TOWER),
+    _vit(
+        "clip_vision_projection",
+        "CLIPVisionModelWithProjection",
+        "CLIPVisionConfig",
+        {**_TOWER, "projection_dim": 24, "hidden_act": "gelu", "num_channels": 4},
+    ),
+    _vit("siglip", "SiglipVisionModel", "SiglipVisionConfig", _TOWER),
+    _vit("siglip_no_head", "SiglipVisionModel", "SiglipVisionConfig", {**_TOWER, "vision_use_head": False}),
+    _vit("dinov2", "Dinov2Model", "Dinov2Config", _IMAGE, _DINO),
+    _vit("dinov2_gated", "Dinov2Model", "Dinov2Config", {**_IMAGE, "use_swiglu_ffn": True, "qkv_bias": False}, _DINO),
+]
+_SOUND = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
+_SOUND |= {"conv_dim": [16, 24, 16], "conv_stride": [4, 2, 2], "conv_kernel": [8, 3, 2], "vocab_size": 32}
+_SOUND |= {"num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4}
+_STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+_STABLE |= {"num_conv_pos_embeddings": 7}
+
+
+def _audio(name: str, config: dict[str, Any]) -> EncoderCase:
+    quiet = ("projection", "out_proj", "output_dense", "original0")
+    made = {**_SOUND, **config}
+    return EncoderCase(name, "audio_encoder", "Wav2Vec2Model", "Wav2Vec2Config", made, quiet, kind="audio_encoder")
+
+
+AUDIO = [_audio("wav2vec2", {}), _audio("wav2vec2_stable", _STABLE)]
+CASES = {case.name: case for case in [*DECODERS, *CLIP_TEXTS, *BERTS, *VITS, *AUDIO]}
 
 
 def make(case: EncoderCase, folder: Path, seed: int = 0) -> Path:

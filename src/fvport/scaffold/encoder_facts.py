@@ -74,8 +74,8 @@ def rule_table(rules: Rules) -> str:
         rows.append(row if len(row) <= 120 else f'        r"^{pattern}$":\n            {text},')
     return "\n".join(
         [
-            "    # Checkpoint name -> ours, or (ours, its place, number of parts) for a part of a fused parameter. A name that",
-            "    # no rule names is refused.",
+            "    # Checkpoint name -> ours, or (ours, its place, number of parts) for a part of a fused parameter.",
+            "    # A name without a rule is refused.",
             "    # yapf: disable",
             "    param_names_mapping: dict[str, Any] = field(default_factory=lambda: {",
             *rows,
@@ -453,10 +453,219 @@ def bert(c: Any) -> BertFacts:
     )
 
 
+# --- image towers -----------------------------------------------------------------------------------------------------
+
+CLIP_VISION_DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 32,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
+_SIGLIP = {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+SIGLIP_DEFAULTS = {key: value for key, value in {**CLIP_VISION_DEFAULTS, **_SIGLIP}.items() if key != "projection_dim"}
+DINO_DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "mlp_ratio": 4,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-6,
+    "image_size": 224,
+    "patch_size": 14,
+    "num_channels": 3,
+    "qkv_bias": True,
+    "use_swiglu_ffn": False,
+}
+
+
+@dataclass(frozen=True)
+class VitFacts:
+    """Switches of an image tower."""
+
+    family: str  # clip, siglip, dino
+    prefix: str
+    lines: list[str]
+    projection: bool
+    head: bool  # SigLIP's pooling by attention
+    qkv_bias: bool
+    swiglu: bool
+    ignored: list[str]
+
+    @property
+    def clip(self) -> bool:
+        return self.family == "clip"
+
+    @property
+    def siglip(self) -> bool:
+        return self.family == "siglip"
+
+    @property
+    def dino(self) -> bool:
+        return self.family == "dino"
+
+    @property
+    def pooled(self) -> bool:
+        return not self.siglip or self.head
+
+    @property
+    def described(self) -> str:
+        if self.dino:
+            return "DINOv2, with a gated feed-forward layer" if self.swiglu else "DINOv2"
+        if self.siglip:
+            return "SigLIP's vision tower" + (" with its pooling head" if self.head else "")
+        return "CLIP's vision tower" + (" and its projection" if self.projection else "")
+
+    @property
+    def rules(self) -> Rules:
+        at = self.prefix.replace(".", r"\.")
+        return self._dino(at) if self.dino else self._clip(at)
+
+    def _clip(self, at: str) -> Rules:
+        rules: Rules = [(at + r"embeddings\.position_embedding\.weight", "embeddings.position_embedding.weight")]
+        leaf = "(weight)" if self.clip else "(weight|bias)"
+        rules.append((at + rf"embeddings\.patch_embedding\.{leaf}", r"embeddings.patch_embedding.\1"))
+        norms = "pre_layrnorm|post_layernorm" if self.clip else "post_layernorm"
+        rules.append((at + rf"({norms})\.(weight|bias)", r"\1.\2"))
+        if self.clip:
+            rules.append((at + r"embeddings\.class_embedding", "embeddings.class_embedding"))
+        if self.head:
+            rules.append((at + r"head\.(probe|attention\.in_proj_(?:weight|bias))", r"head.\1"))
+            parts = r"attention\.out_proj|layernorm|mlp\.fc[12]"
+            rules.append((at + rf"head\.({parts})\.(weight|bias)", r"head.\1.\2"))
+        if self.projection:
+            rules.append((r"visual_projection\.weight", "visual_projection.weight"))
+        return [*rules, *clip_layer_rules(at)]
+
+    def _dino(self, at: str) -> Rules:
+        layer, native = at + r"encoder\.layer\.(\d+)\.", r"encoder.layers.\1."
+        feed = r"mlp\.weights_(?:in|out)" if self.swiglu else r"mlp\.fc[12]"
+        rules: Rules = [
+            (at + r"embeddings\.(cls_token|position_embeddings)", r"embeddings.\1"),
+            (at + r"embeddings\.patch_embeddings\.projection\.(weight|bias)", r"embeddings.patch_embedding.\1"),
+            (at + r"layernorm\.(weight|bias)", r"post_layernorm.\1"),
+            (layer + r"norm([12])\.(weight|bias)", native + r"layer_norm\2.\3"),
+            (layer + r"layer_scale([12])\.lambda1", native + r"scale\2"),
+            (layer + r"attention\.output\.dense\.(weight|bias)", native + r"self_attn.out_proj.\2"),
+            (layer + rf"({feed})\.(weight|bias)", native + r"\2.\3"),
+        ]
+        for place, part in enumerate(("query", "key", "value")):
+            target = (native + r"self_attn.qkv_proj.\2", place, 3)
+            rules.append((layer + rf"attention\.attention\.{part}\.{leaves(self.qkv_bias)}", target))
+        return rules
+
+
+def vit(c: Any) -> VitFacts:
+    """The facts of a component whose official class is an image tower of transformers."""
+    families = {"CLIP": ("clip", CLIP_VISION_DEFAULTS), "Siglip": ("siglip", SIGLIP_DEFAULTS)}
+    known = next((name for name in families if c.official_class.startswith(name)), "")
+    family, defaults = families.get(known, ("dino", DINO_DEFAULTS))
+    projection = c.official_class.endswith("WithProjection")
+    names = [*defaults, *(["vision_use_head"] if "vision_use_head" in c.config else [])]
+    patch = "embeddings.patch_embeddings.projection.weight" if family == "dino" else "embeddings.patch_embedding.weight"
+    head = any("head.probe" in name for name in c.tensors) if c.tensors else True
+    found = [name for name in (r"position_ids", r"mask_token") if any(n.endswith(name) for n in c.tensors)]
+    return VitFacts(
+        family=family,
+        prefix=prefix_of(c.tensors, patch, "vision_model." if projection else ""),
+        lines=field_lines(c.config, names, defaults),
+        projection=projection,
+        head=family == "siglip" and head and c.config.get("vision_use_head", True) is not False,
+        qkv_bias=family != "dino" or bool(c.config.get("qkv_bias", True)),
+        swiglu=family == "dino" and bool(c.config.get("use_swiglu_ffn")),
+        ignored=[rf"^.*{name}$" for name in found],
+    )
+
+
+# --- wav2vec 2.0 ------------------------------------------------------------------------------------------------------
+
+WAV2VEC2_DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "conv_dim": [512] * 7,
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_bias": False,
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "do_stable_layer_norm": False,
+    "add_adapter": False,
+    "adapter_attn_dim": None,
+}
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """Switches of wav2vec 2.0."""
+
+    prefix: str
+    lines: list[str]
+    group: bool  # the first convolution is normed by channel, the others not at all
+    stable: bool  # norms stand before the sums, and one after the last layer
+    conv_bias: bool
+    unknown: list[str]
+    ignored: list[str]
+
+    @property
+    def rules(self) -> Rules:
+        at = self.prefix.replace(".", r"\.")
+        layer, native = at + r"encoder\.layers\.(\d+)\.", r"layers.\1."
+        position = at + r"encoder\.pos_conv_embed\.conv\."
+        norm = "0" if self.group else r"\d+"
+        conv = at + r"feature_extractor\.conv_layers\."
+        rules: Rules = [
+            (conv + rf"(\d+)\.conv\.{leaves(self.conv_bias)}", r"conv_layers.\1.conv.\2"),
+            (conv + rf"({norm})\.layer_norm\.(weight|bias)", r"conv_layers.\1.layer_norm.\2"),
+            (at + r"feature_projection\.layer_norm\.(weight|bias)", r"feature_norm.\1"),
+            (at + r"feature_projection\.projection\.(weight|bias)", r"projection.\1"),
+            (position + r"(?:parametrizations\.weight\.original0|weight_g)", "positions.length"),
+            (position + r"(?:parametrizations\.weight\.original1|weight_v)", "positions.direction"),
+            (position + "bias", "positions.bias"),
+            (at + r"encoder\.layer_norm\.(weight|bias)", r"layer_norm.\1"),
+            (layer + r"(layer_norm|final_layer_norm|attention\.out_proj)\.(weight|bias)", native + r"\2.\3"),
+            (layer + r"feed_forward\.(intermediate_dense|output_dense)\.(weight|bias)", native + r"\2.\3"),
+        ]
+        for place, letter in enumerate("qkv"):
+            target = (native + r"attention.qkv_proj.\2", place, 3)
+            rules.append((layer + rf"attention\.{letter}_proj\.(weight|bias)", target))
+        return rules
+
+
+def audio(c: Any) -> AudioFacts:
+    """The facts of a component whose official class is Wav2Vec2Model."""
+    given = {**WAV2VEC2_DEFAULTS, **c.config}
+    heads = ("lm_head", "quantizer", "project_hid", "project_q")
+    ignored = [r"^(.+\.)?masked_spec_embed$"] if any("masked_spec_embed" in name for name in c.tensors) else []
+    ignored += [rf"^{head}\." for head in heads if any(name.startswith(f"{head}.") for name in c.tensors)]
+    switches = {"add_adapter": "an adapter behind the layers", "adapter_attn_dim": "an adapter in each layer"}
+    return AudioFacts(
+        prefix=prefix_of(c.tensors, "feature_projection.projection.weight", ""),
+        lines=field_lines(c.config, WAV2VEC2_DEFAULTS, WAV2VEC2_DEFAULTS),
+        group=given["feat_extract_norm"] == "group",
+        stable=bool(given["do_stable_layer_norm"]),
+        conv_bias=bool(given["conv_bias"]),
+        unknown=[what for name, what in switches.items() if given[name]],
+        ignored=ignored,
+    )
+
+
 FILTERS = {
-    "bert_facts": bert,
-    "clip_text_facts": clip_text,
     "decoder_facts": decoder,
+    "clip_text_facts": clip_text,
+    "bert_facts": bert,
+    "vit_facts": vit,
+    "audio_facts": audio,
     "rule_table": rule_table,
     "ignored_table": ignored_table,
 }
