@@ -46,23 +46,29 @@ class Pickled:
     form: str = "zip"  # or "legacy"
 
 
-def read(file: Path, located: bool = True) -> Pickled:
-    """Read one file. BlockedError where it is broken, holds no tensor, or needs code (which is named).
+def read(file: Path, located: bool = True, stream: Any = None) -> Pickled:
+    """Read one file, or a `stream` of it. BlockedError where it is broken, holds no tensor, or needs code (which is
+    named).
 
     `located=False` leaves `start` and `end` counted from the tensor's storage instead of the file: it spares a read for
     each storage, which matters where a read is a request.
     """
+    if stream is not None:
+        return _read(file, Sparing(stream, file), located)
     try:
         with file.open("rb") as raw:
-            stream = Sparing(raw, file)
-            head = stream.read(16)
-            stream.seek(0)
-            if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-                return _Reader(file, stream, located).read_zip()
-            if head[:1] == b"\x80":
-                return _Reader(file, stream, located).read_legacy()
+            return _read(file, Sparing(raw, file), located)
     except OSError as error:
         raise BlockedError(f"cannot be read ({error.strerror or error})", where=str(file)) from None
+
+
+def _read(file: Path, stream: Sparing, located: bool) -> Pickled:
+    head = stream.read(16)
+    stream.seek(0)
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return _Reader(file, stream, located).read_zip()
+    if head[:1] == b"\x80":
+        return _Reader(file, stream, located).read_legacy()
     raise no_checkpoint(file, head)
 
 
@@ -273,15 +279,18 @@ class _Reader:
         at, end = self.stream.tell(), os.stat(self.file).st_size
         for key in map(str, keys):
             storage = sizes[key]
-            self.stream.seek(at)
-            head = self.stream.read(8)
-            (count,) = struct.unpack("<q", head) if len(head) == 8 else (-1,)
             size = storage.size * BITS.get(storage.dtype, 8) // 8
-            if count != storage.size or at + 8 + size > end:
+            if at + 8 + size > end or (self.located and self.count(at) != storage.size):
                 self.bad(f"is truncated: the storage {key[:60]!r} of {size} bytes is not there")
-            self.places[key] = (at + 8, size)
+            self.places[key] = (at + 8 if self.located else 0, size)
             at += 8 + size
         return self.done("legacy")
+
+    def count(self, at: int) -> int:
+        """The number of elements that a storage says of itself."""
+        self.stream.seek(at)
+        head = self.stream.read(8)
+        return struct.unpack("<q", head)[0] if len(head) == 8 else -1
 
 
 def _word(key: Any, place: int) -> str:
