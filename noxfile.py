@@ -84,6 +84,14 @@ def ci_dry_run(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def slurm(session: nox.Session) -> None:
+    """The gate on a real two-node Slurm cluster of this machine (root; Debian: slurmctld slurmd slurm-client munge)."""
+    session.run(
+        PYTHON, "-m", "pytest", "-v", "-m", "heavy", "tests/test_cluster_slurm.py", *session.posargs, external=True
+    )
+
+
+@nox.session(default=False)
 def release_check(session: nox.Session) -> None:
     """Build, read, install into an empty environment, bake, uninstall: what a release must hold (-- --tag vX.Y.Z)."""
     session.run(PYTHON, "-m", "ci.release", *session.posargs, external=True)

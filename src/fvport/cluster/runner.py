@@ -136,7 +136,8 @@ class _Watch:
             if handle.paths.result_pickle.exists():
                 self.end(one, *_answer(handle))
             elif handle.job_id in lost:
-                self.end(one, "blocked", f"job {handle.job_id} {lost[handle.job_id].format(**vars(one.needs))}")
+                said = lost[handle.job_id].format(**vars(one.needs))
+                self.end(one, "blocked", f"job {handle.job_id} {said}{_last_words(handle)}")
 
     def lost(self) -> dict[str, str]:
         """{job id: what became of it} of jobs that ended and left nothing."""
@@ -170,6 +171,14 @@ class _Watch:
         """Nothing is left running, whatever ended this run."""
         for handle in self.flying.values():
             handle.cancel(check=False)
+
+
+def _last_words(handle: Any) -> str:
+    """The last line of what the job, or Slurm for it, wrote on standard error."""
+    with contextlib.suppress(OSError):
+        lines = [line for line in handle.paths.stderr.read_text(errors="replace").splitlines() if line.strip()]
+        return f"; its last words: {lines[-1].strip()[:200]}" if lines else ""
+    return ""
 
 
 def _answer(handle: Any) -> tuple[str, str]:

@@ -14,7 +14,7 @@ MEANS = {
     "CANCELLED": "was cancelled, or killed by a limit of the cluster ({memory_gb:g} GB, {minutes} minutes)",
     "NODE_FAIL": "was lost with its node, and the cluster did not queue it again",
     "PREEMPTED": "was preempted, and the cluster did not queue it again",
-    "FAILED": "ended without an answer",
+    "FAILED": "ended without an answer (its limits: {memory_gb:g} GB, {minutes} minutes)",
     "GONE": "ended without an answer, and the controller no longer knows it",
 }
 
