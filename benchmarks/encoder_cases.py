@@ -199,7 +199,39 @@ def _audio(name: str, config: dict[str, Any]) -> EncoderCase:
 
 
 AUDIO = [_audio("wav2vec2", {}), _audio("wav2vec2_stable", _STABLE)]
-CASES = {case.name: case for case in [*DECODERS, *CLIP_TEXTS, *BERTS, *VITS, *AUDIO]}
+_SECONDS = {"text_encoder_dim": 20, "conditioning_dim": 24, "min_value": 2, "max_value": 47}
+
+
+CONDITIONERS = [
+    EncoderCase(
+        "stable_audio",
+        "conditioner",
+        "StableAudioProjectionModel",
+        "",
+        _SECONDS,
+        library="diffusers",
+        kind="conditioner",
+        index_library="stable_audio",
+    ),
+    EncoderCase(
+        "stable_audio_same_width",
+        "conditioner",
+        "StableAudioProjectionModel",
+        "",
+        {**_SECONDS, "text_encoder_dim": 24},
+        library="diffusers",
+        kind="conditioner",
+        index_library="diffusers",
+    ),
+]
+_T5 = {"vocab_size": 100, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 3, "num_heads": 4}
+_T5 |= {"relative_attention_num_buckets": 16, "relative_attention_max_distance": 40}
+_T5_QUIET = ("shared", "embed_tokens", ".o.", ".wo.")
+T5S = [
+    EncoderCase("t5", "t5_encoder", "T5EncoderModel", "T5Config", {**_T5, "feed_forward_proj": "relu"}, _T5_QUIET),
+    EncoderCase("umt5", "t5_encoder", "UMT5EncoderModel", "UMT5Config", _T5, _T5_QUIET),
+]
+CASES = {case.name: case for case in [*T5S, *CLIP_TEXTS, *DECODERS, *BERTS, *VITS, *AUDIO, *CONDITIONERS]}
 
 
 def make(case: EncoderCase, folder: Path, seed: int = 0) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, FvportError
+from fvport.models import native_encoders
 from fvport.models.ask import ask, ask_many, try_many
 from fvport.spec import Component, Port
 
@@ -37,9 +38,13 @@ def meta(port: Port, component: str, device: str = "auto") -> dict[str, SHAPE]:
 
 def rules(port: Port, component: str, device: str = "auto") -> Any:
     """The rules as FastVideo declares them (`weights.mapping.Rules`), or as a load was seen to follow them."""
+    return as_rules(ask(port, "rules", component, device))
+
+
+def as_rules(data: dict[str, Any]) -> Any:
+    """`weights.mapping.Rules` of an answer to `rules`."""
     from fvport.weights import mapping
 
-    data = ask(port, "rules", component, device)
     if data["inferred"]:
         return mapping.Rules.from_fastvideo(_seen_as_names(data["seen"]), (), "inferred", data["source"])
     names = {p: tuple(t) if isinstance(t, list) else t for p, t in data["param_names_mapping"]}
@@ -184,6 +189,8 @@ def _production_load(port: Port, component: Component, folder: Path) -> Any:
         raise FvportError(
             f"{component.name} is not in the load tree's model_index.json", where=shown(port, port.load_tree)
         )
+    if native_encoders.concerns(component):
+        return native_encoders.load(component, folder, arguments(port))
     return PipelineComponentLoader.load_module(component.name, str(folder), entry[0], arguments(port))
 
 

@@ -192,6 +192,7 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
         raise UsageError(what, where="components", todo=todo)
     c.archetype = archetype.name if archetype and (c.mode != "port" or archetype.can_port) else ""
     c.data = archetype.data if archetype and c.archetype else {}
+    c.library = c.data.get("libraries", {}).get(c.library, c.library)  # an index may name a library's own part
     if not wanted:
         p.inferred.append(f"{c.name}={c.mode}: {c.why}")
     return c
