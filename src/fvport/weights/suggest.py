@@ -133,6 +133,11 @@ def _rounds(state: State) -> None:
     for kind in (suggest_match.signature, suggest_match.loose):
         while _round(state, kind):
             state.learn()
+    while suggest_joins.merges(state, guess=True) | suggest_joins.splits(state, guess=True):
+        state.learn()
+        for kind in (suggest_match.signature, suggest_match.loose):
+            while _round(state, kind):
+                state.learn()
     for kind in (suggest_match.signature, suggest_match.loose):
         suggest_match.settle(state, kind)
     for kind in (suggest_match.flat, suggest_match.square):

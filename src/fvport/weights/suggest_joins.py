@@ -22,17 +22,19 @@ MOST_PARTS = 6
 MOST_POOL = 12
 
 
-def merges(state: State) -> bool:
-    """Adds merges for native units that no single official unit fits; True when there was one."""
-    return _joins(state, state.free_official(), state.free_native(), False)
+def merges(state: State, guess: bool = False) -> bool:
+    """Adds merges for native units that no single official unit fits; True when there was one. `guess`: also those that
+    are not certain.
+    """
+    return _joins(state, state.free_official(), state.free_native(), False, guess)
 
 
-def splits(state: State) -> bool:
+def splits(state: State, guess: bool = False) -> bool:
     """Adds splits: a merge of native units, read backwards."""
-    return _joins(state, state.free_native(), state.free_official(), True)
+    return _joins(state, state.free_native(), state.free_official(), True, guess)
 
 
-def _joins(state: State, pool: list[Unit], wholes: list[Unit], turned: bool) -> bool:
+def _joins(state: State, pool: list[Unit], wholes: list[Unit], turned: bool, guess: bool) -> bool:
     single = {(unit.main, len(unit.layers)) for unit in pool}
     classes: dict[tuple[object, ...], list[Unit]] = {}
     for whole in wholes:
@@ -40,12 +42,15 @@ def _joins(state: State, pool: list[Unit], wholes: list[Unit], turned: bool) -> 
             classes.setdefault((whole.main, len(whole.layers), tuple(sorted(whole.shapes))), []).append(whole)
     sets = _Sets(pool)
     taken: set[Unit] = set()
-    for alike in classes.values():
-        chosen, lead = _disjoint(state, alike, sets.adding_up(alike[0]), taken, turned)
+    for alike in sorted(classes.values(), key=lambda alike: -alike[0].main[0]):  # q, k, v before k, v
+        free = [(depth, parts) for depth, parts in sets.adding_up(alike[0]) if not taken & set(parts)]
+        chosen, lead = _disjoint(state, alike, free, turned)
         for whole, parts, gap in _pairing(state, alike, chosen, turned):
             ordered, known = _ordered(parts, whole)
-            taken |= set(parts)
-            _add(state, whole, ordered, known and min(gap, lead[parts]) >= MARGIN, min(gap, lead[parts]), turned)
+            clear = min(gap, lead[parts]) >= MARGIN
+            if clear or guess:
+                taken |= set(parts)
+                _add(state, whole, ordered, known and clear, min(gap, lead[parts]), turned)
     return bool(taken)
 
 
@@ -53,14 +58,13 @@ Parts = tuple[Unit, ...]
 
 
 def _disjoint(
-    state: State, wholes: list[Unit], sets: list[tuple[int, Parts]], taken: set[Unit], turned: bool
+    state: State, wholes: list[Unit], sets: list[tuple[int, Parts]], turned: bool
 ) -> tuple[list[Parts], dict[Parts, float]]:
-    """(the best sets that share no unit, as many as there are wholes; the lead of each over sets that overlap it)"""
+    """(the best sets that share no unit, as many as there are wholes; the lead of each over any set not taken)"""
     points = {}
     for depth, parts in sets:
-        if not taken & set(parts):
-            names = max(_likeness(state, whole, parts, turned) for whole in wholes)
-            points[parts] = names + _coherence(parts, depth, wholes[0])
+        names = max(_likeness(state, whole, parts, turned) for whole in wholes)
+        points[parts] = names + _coherence(parts, depth, wholes[0])
     chosen: list[Parts] = []
     for parts in sorted(points, key=lambda parts: -points[parts]):
         if len(chosen) < len(wholes) and not any(set(parts) & set(other) for other in chosen):
@@ -68,7 +72,7 @@ def _disjoint(
     held = {id(parts) for parts in chosen}
     lead = {}
     for parts in chosen:
-        rivals = [points[other] for other in points if id(other) not in held and set(other) & set(parts)]
+        rivals = [points[other] for other in points if id(other) not in held]
         lead[parts] = points[parts] - max(rivals, default=points[parts] - 9.9)
     return chosen, lead
 
@@ -164,7 +168,7 @@ def _coherence(parts: Parts, depth: int, whole: Unit) -> float:
     said = [_role(part) for part in parts]
     named = [role for role in said if role]
     points = -2.0 if len(set(named)) < len(named) else 0.0  # two queries
-    points += 1.5 * any(tuple(role for role in said if role in order) == order for order in ORDERS)
+    points += 3.0 * any(set(named) == set(order) for order in ORDERS) * len(named) / len(parts)
     points -= 0.5 * sum(role == "" for role in said) / len(parts)
     points += 1.0 * (len({frozenset(_rest(part)) for part in parts if _role(part)}) == 1)
     return points + 0.2 * depth - 0.3 * (frozenset(whole.shapes) != frozenset(parts[0].shapes))

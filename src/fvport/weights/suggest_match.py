@@ -59,6 +59,13 @@ class State:
         self.matches[match.target] = match
         self.used |= set(match.sources)
 
+    def contested(self, source: Unit, target: Unit) -> bool:
+        """A merge that is a guess holds a unit that could be in this pair as well."""
+        guesses = [match for match in self.matches.values() if not match.sure and len(match.sources) > 1]
+        held = {loose(unit) for match in guesses for unit in match.sources}
+        guesses = [match for match in self.matches.values() if not match.sure and match.part]
+        return loose(source) in held or loose(target) in {loose(match.target) for match in guesses}
+
     def free_official(self) -> list[Unit]:
         return [unit for unit in self.official if unit not in self.used]
 
@@ -187,7 +194,7 @@ def _assign(state: State, mine: list[Unit], theirs: list[Unit]) -> Iterable[Matc
             continue
         lead, rival = leads[row]
         match = Match((source,), target, turned=_turn(source, target))
-        match.sure = lead >= MARGIN and not (size == 1 and _refuses(source, target))
+        match.sure = lead >= MARGIN and not state.contested(source, target) and not (size == 1 and _refuses(source, target))
         _say(state, match, lead, [unit for unit in mine if unit is not source], theirs)
         if not match.sure:
             match.rivals = [mine[rival].title] if 0 <= rival < len(mine) else []

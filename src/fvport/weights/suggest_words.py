@@ -57,6 +57,7 @@ FAMILIES = (  # words of one family exclude each other
 NEAR = {  # words of one meaning in one place and of another elsewhere: how alike
     frozenset(("added", "text")): 0.9, frozenset(("added", "image")): 0.2, frozenset(("cond", "text")): 0.5,
 }  # fmt: skip
+PLACES = frozenset(("norm", "attn", "mlp", "pre", "post", "in", "out", "self"))  # what says where a norm stands
 FIRST = frozenset(["in", "first", "pre", "w1", "wi", "gate", "wi_0"])
 SECOND = frozenset(["out", "second", "post", "wo"])
 
@@ -101,8 +102,8 @@ def path(segments: tuple[str, ...]) -> Path:
             words[word] = max(words.get(word, 0), weight)
     if {"norm", "attn", "post"} <= set(words_of(segments[-1])):
         words.pop("attn")  # the norm behind the attention is the one before what follows
-    last = segments[-1].lower().split("_")[-1]
-    if last == "proj" and "attn" in words and not words.keys() & {"q", "k", "v", "qkv", "kv", "o", "in", "out"}:
+    bare = "proj" in segments[-1].lower().split("_")[-1:] and not set(words_of(segments[-1])) - {"proj", "attn", "self"}
+    if bare and "attn" in words and not words.keys() & {"q", "k", "v", "qkv", "kv", "o", "in", "out"}:
         words["o"] = 1.0  # the one projection of an attention that has no letter is the last
     return Path(segments, words)
 
@@ -181,7 +182,7 @@ def marks(segment: str) -> float | None:
     Of norms, the attention's comes first and the feed-forward's second, wherever they stand in a block.
     """
     words = set(words_of(segment))
-    if "norm" in words and not words & {"q", "k", "v"}:
+    if "norm" in words and words <= PLACES:
         words = words - {"attn", "mlp"} | ({"in"} if "attn" in words and "post" not in words else set())
         words |= {"post"} if "mlp" in words_of(segment) else set()
     first, second = bool(words & FIRST), bool(words & SECOND)
