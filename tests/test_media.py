@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from fvport.errors import BlockedError
-from fvport.media import frames, ssim, store
+from fvport.media import frames, ssim
 
 
 def moving(count: int = 5, height: int = 32, width: int = 48) -> np.ndarray:
@@ -134,64 +131,3 @@ def test_too_small_for_the_window() -> None:
     small = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(frames.MediaError, match="smaller"):
         ssim.ssim(small, small)
-
-
-# --- references ------------------------------------------------------------------------------------------------------
-
-CALL = {"prompt": "a fox", "seed": 0}
-
-
-def stored(tmp_path: Path, approve: str = "alice"):
-    port = SimpleNamespace(root=tmp_path, quality=SimpleNamespace(store="references/"))
-    told = {"producer": "port", "call": CALL, "versions": {}}
-    file = store.draft(port, "A GPU", "p0s0", moving(), told)
-    if approve:
-        data = json.loads(file.with_suffix(".json").read_text())
-        file.with_suffix(".json").write_text(json.dumps(data | {"approved_by": approve}))
-    return port, file
-
-
-def test_draft_does_not_count(tmp_path: Path) -> None:
-    """What was only bootstrapped is no reference."""
-    port, _ = stored(tmp_path, approve="")
-    with pytest.raises(BlockedError, match="draft"):
-        store.load(port, "A GPU", "p0s0", CALL)
-
-
-def test_approved_reference_is_read_and_never_replaced(tmp_path: Path) -> None:
-    """An approved reference comes back bit for bit; a second draft does not overwrite it."""
-    port, _ = stored(tmp_path)
-    found, provenance = store.load(port, "A GPU", "p0s0", CALL)
-    assert (found == moving()).all()
-    assert provenance.approved_by == "alice"
-    with pytest.raises(BlockedError, match="approved"):
-        store.draft(port, "A GPU", "p0s0", moving(), {"producer": "port", "call": CALL, "versions": {}})
-
-
-def test_approved_references_are_inputs(tmp_path: Path) -> None:
-    """An approved reference is an input of ssim, frames and provenance; a draft, which counts for nothing, is not."""
-    port, _ = stored(tmp_path, approve="")
-    assert store.inputs(port) == []
-    port, _ = stored(tmp_path)
-    base = "file:references/A_GPU/p0s0"
-    assert store.inputs(port) == [f"{base}.safetensors", f"{base}.json"]
-
-
-def test_an_interrupted_draft_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A draft is there whole or not at all."""
-    monkeypatch.setattr(store.json, "dumps", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        stored(tmp_path, approve="")
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-
-
-def test_missing_changed_and_foreign_references_are_blocked(tmp_path: Path) -> None:
-    """Another device, another call and changed bytes are each no reference."""
-    port, file = stored(tmp_path)
-    with pytest.raises(BlockedError, match="no reference"):
-        store.load(port, "Another GPU", "p0s0", CALL)
-    with pytest.raises(BlockedError, match="another call"):
-        store.load(port, "A GPU", "p0s0", CALL | {"seed": 1})
-    file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(BlockedError, match="digest"):
-        store.load(port, "A GPU", "p0s0", CALL)

@@ -33,7 +33,9 @@ def port(tmp_path: Path, threshold: float = 0.98) -> Any:
         slug="tiny",
         presets={"default": {"fps": SimpleNamespace(value=FPS)}},
         components={},
-        quality=SimpleNamespace(metric="ssim", threshold=threshold, reference="official", store="references/"),
+        quality=SimpleNamespace(
+            metric="ssim", threshold=threshold, reference="official", store="references/", audio_metric=""
+        ),
         official=SimpleNamespace(pipeline=SimpleNamespace(call=call, prompts=("a",), seeds=(0,), negative_prompt="")),
     )
 

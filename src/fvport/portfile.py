@@ -18,7 +18,9 @@ from typing import Any
 from fvport.errors import BlockedError, UsageError, did_you_mean
 from fvport.spec import (
     DEVICES,
+    LOOSEST_DISTANCE,
     METRICS,
+    SOUND_METRICS,
     Component,
     FastVideoSource,
     Gate,
@@ -222,12 +224,25 @@ def _check_limits(port: Port, reader: _Reader) -> None:
             reader.fail(key, f'must be one of {", ".join(words)}; is "{value}".{did_you_mean(value, words)}')
     if not 0 < quality.threshold <= 1:
         reader.fail("quality.threshold", f"must be above 0 and at most 1, is {quality.threshold:g}")
+    _check_sound(quality, reader)
     if not 0 < gate.strength <= 1:
         reader.fail("gate.strength", f"must be above 0 and at most 1, is {gate.strength:g}")
     names = [variant.name for variant in port.variants]
     for i, name in enumerate(names):
         if not name.strip() or name in names[:i]:
             reader.fail(f"variants[{i}].name", f'must be a name that no other variant has, is "{name}"')
+
+
+def _check_sound(quality: Quality, reader: _Reader) -> None:
+    """Distances of sounds: 0 is equal, so a limit made for a similarity (0.98) would let another sound pass."""
+    if quality.audio_metric and quality.audio_metric not in SOUND_METRICS:
+        words = ", ".join(SOUND_METRICS)
+        reader.fail("quality.audio_metric", f'must be one of {words}, or empty; is "{quality.audio_metric}"')
+    limits = [("quality.threshold", quality.threshold)] if quality.metric in SOUND_METRICS else []
+    for key, limit in [*limits, ("quality.audio_threshold", quality.audio_threshold)]:
+        if not 0 < limit <= LOOSEST_DISTANCE:
+            most = f"must be above 0 and at most {LOOSEST_DISTANCE:g} (a distance of sounds: 0 is equal)"
+            reader.fail(key, f"{most}, is {limit:g}")
 
 
 def _check_component(key: str, component: Component, reader: _Reader) -> None:

@@ -18,7 +18,9 @@ from fvport.errors import UsageError, did_you_mean
 from fvport.words import CHECKS, KINDS, TEST_FOLDERS
 
 LAYOUTS = ("diffusers", "raw_official", "monolithic", "separate_components", "mixed", "custom")
-METRICS = ("ssim", "ms_ssim", "mel_l1", "mr_stft")
+PICTURE_METRICS, SOUND_METRICS = ("ssim", "ms_ssim"), ("mel_l1", "mr_stft")  # similarities, and distances
+METRICS = PICTURE_METRICS + SOUND_METRICS
+LOOSEST_DISTANCE = 0.5  # a threshold of a distance above this would let another sound pass
 DEVICES = ("cuda", "cpu")
 
 
@@ -154,6 +156,9 @@ class Quality:
     threshold: float = 0.98
     reference: typing.Literal["official", "approved"] = "official"
     store: str = "references/"
+    tier: typing.Literal["default", "full_quality"] = "default"  # FastVideo's; a part of a reference's key
+    audio_metric: str = ""  # of the sound that a video has: mel_l1 or mr_stft
+    audio_threshold: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -247,8 +252,6 @@ class Port:
     def untested(self) -> list[str]:
         """What port.toml declares and no check of this version looks at, in plain sentences."""
         found = [f'variant "{v.name}" is declared, and no check runs a variant yet' for v in self.variants]
-        if "strength" in self.raw.get("gate", {}):
-            found.append("gate.strength is declared, and no check measures it: every planted fault must show instead")
         found += [
             f"{name}: tiny is declared, and nothing shrinks a model yet"
             for name, c in self.components.items()

@@ -51,18 +51,22 @@ def distance(a: Any, b: Any) -> float:
 
 @functools.cache
 def _model(backbone: Path, linear: Path) -> tuple[Any, list[Any]]:
+    import pickle
+
     import torch
     from torchvision.models import alexnet
 
+    with torch.device("meta"):  # 60 million parameters of a classifier that is not used
+        layers = alexnet(weights=None).features[: TAPS[-1] + 1].eval()
     try:
-        net = alexnet(weights=None)
-        net.load_state_dict(torch.load(backbone, map_location="cpu", weights_only=True))
+        state = torch.load(backbone, map_location="cpu", weights_only=True)
+        own = {name: state[f"features.{name}"] for name in layers.state_dict()}
+        layers.load_state_dict(own, assign=True)
         held = torch.load(linear, map_location="cpu", weights_only=True)
         rows = [held[f"lin{i}.model.1.weight"].float() for i in range(len(TAPS))]
-    except (RuntimeError, KeyError, OSError, ValueError) as error:
+    except (RuntimeError, KeyError, OSError, ValueError, pickle.UnpicklingError) as error:
         first = str(error).partition("\n")[0]
         raise BlockedError(f"LPIPS's weights cannot be read ({first})", where=str(backbone.parent)) from None
-    layers = torch.nn.Sequential(*list(net.features)[: TAPS[-1] + 1]).eval()
     for layer in layers:
         if isinstance(layer, torch.nn.ReLU):
             layer.inplace = False

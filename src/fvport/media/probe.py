@@ -117,8 +117,7 @@ def whole(path: Path) -> None:
             declared = struct.unpack("<I", start[4:8])[0]
             missing = declared + 8 - size if declared < 2**32 - 1 else 0  # a stream's writer may leave all ones
         elif start.startswith(PICTURES["png"]):
-            file.seek(max(0, size - 12))
-            missing = 0 if b"IEND" in file.read() else 1
+            missing = _chunks(file, size)
         else:
             return
     if missing > 0:
@@ -139,3 +138,15 @@ def _boxes(file: Any, size: int) -> int:
             return 1
         at += length
     return at - size if at > size else 0
+
+
+def _chunks(file: Any, size: int) -> int:
+    """1 where a PNG's last chunk is not there to its end; what lies after it does not matter."""
+    at = 8
+    while at + 12 <= size:
+        file.seek(at)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        at += 12 + length
+        if kind == b"IEND":
+            return 0 if at <= size else 1
+    return 1
