@@ -3,24 +3,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from fvport import fastvideo_api
+from fvport import evidence
 from fvport.checks import Options
-from fvport.errors import BlockedError, FvportError
 from fvport.evidence import Evidence, Item
-from fvport.models.forked import signal_words, tail
-from fvport.parity import oracle
+from fvport.parity import oracle, runs, strengths
 from fvport.parity.compare import series
+from fvport.parity.job import Job
+from fvport.parity.probe import MEASURES
 from fvport.spec import Component, Port
 
 TODO = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
-LIMIT = 1800.0  # seconds for one component
 USED = ("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer")
 
 
@@ -69,50 +64,66 @@ def run(port: Port, options: Options) -> Evidence:
             record.items.append(_item(component, "test", "blocked", reason, todo="Bake the port again: fvport new"))
     if not present:
         return record
-    answers = _host(port, present, options)
+    names = inputs(port)
+    places = {c.name: strengths.place(port, c, strengths.key(port, c, names, options.device)) for c in present}
+    wanted = tuple(name for name, place in places.items() if strengths.read(place) is None)
+    limit = float(options.extra.get("time_limit", runs.LIMIT))
+    job = Job(device=options.device, strength=wanted)
+    answers = runs.host(port, present, job, limit=limit, quiet=options.quiet)
     record.device = answers[""]["device"]
     record.environment = answers[""]["environment"]
     for component in present:
         items, notes = component_items(component, answers[component.name])
         record.items += items
         record.notes += notes
+        record.items += strength_items(port, component, items, answers[component.name], places[component.name])
     return record
 
 
-def _host(port: Port, chosen: list[Component], options: Options) -> dict[str, Any]:
-    fastvideo_api.check_workspace(port.root)
-    folder = port.state / "cache" / "parity"
-    folder.mkdir(parents=True, exist_ok=True)
-    limit = float(options.extra.get("time_limit", LIMIT))
-    env = fastvideo_api.child_environment(port.root, options.device, backend=port.fastvideo.attention_backend)
-    with tempfile.TemporaryDirectory(prefix="run.", dir=folder) as scratch:
-        out, log = Path(scratch) / "answers.json", Path(scratch) / "host.log"
-        command = [sys.executable, "-m", "fvport.parity.host", str(port.file), str(out), options.device, str(limit)]
-        command += [component.name for component in chosen]
-        code = _stream(command, env, log, options.quiet)
-        try:
-            return json.loads(out.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            words = signal_words(-code) if code < 0 else f"ended with code {code}"
-            last = tail(log)
-            kind = BlockedError if "BlockedError" in last else FvportError
-            raise kind(f"the process that hosts the parity tests {words}{last}", todo="Run: nox -s workspace") from None
+def strength_items(
+    port: Port, component: Component, items: list[Item], answer: dict[str, Any], place: Path
+) -> list[Item]:
+    """How strong the comparison is, of a component that agrees: as just measured, or as kept."""
+    if not items or any(item.verdict != "pass" for item in items):
+        return []
+    for found in answer.get("compared", []):
+        if found["component"] == component.name and found.get("strength"):
+            strengths.write(place, found["strength"])
+    return [strengths.item(component, strengths.read(place), port.gate.strength)]
 
 
-def _stream(command: list[str], env: dict[str, str], log: Path, quiet: bool) -> int:
-    """Run the host; its own progress lines are shown, everything else goes to the log. The exit code."""
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with log.open("wb") as stream, subprocess.Popen(command, env=env, stdin=null, stdout=pipe, stderr=stream) as child:
-        try:
-            for line in child.stdout or ():
-                stream.write(line)
-                stream.flush()
-                if line.startswith(b"parity: ") and not quiet:
-                    print(line.decode(errors="replace").rstrip(), file=sys.stderr, flush=True)
-        except BaseException:
-            child.terminate()
-            raise
-    return child.returncode
+def outdated(port: Port) -> list[str]:
+    """Why a green record is none: a verdict that does not follow from its own figures, or a strength too low."""
+    record = evidence.read(port, "parity")
+    if record is None:
+        return []
+    wrong = [words for item in record.items if item.verdict == "pass" and (words := contradiction(port, item))]
+    measured = {item.component for item in record.items if item.name.endswith(f": {strengths.MARK}")}
+    lacking = [component.name for component in required(port) if component.name not in measured]
+    wrong += [f"{name}: its strength was not measured" for name in lacking]
+    return wrong
+
+
+def contradiction(port: Port, item: Item) -> str:
+    """Why a passed item's figures say something else, or ''. The budgets follow from its floors, not from its word."""
+    component = port.components.get(item.component)
+    mode = item.tolerance.get("mode")
+    if mode == strengths.MARK:
+        value, low = float(item.metrics.get("strength", 0.0)), port.gate.strength
+        return f"{item.name} is {value:.3f}, below {low:g}" if value < low else ""
+    if mode == "exact":
+        return f"{item.name}: {item.metrics['different']} values differ" if item.metrics.get("different") else ""
+    if mode == "fixed":
+        return f"{item.name}: its use of the tolerance is over 1" if item.metrics.get("budget_use", 9.0) > 1 else ""
+    if mode != "calibrated" or component is None:
+        return ""
+    for measure in MEASURES:
+        found, floor = (item.metrics.get(f"{head}{measure}") for head in ("", "floor_"))
+        if not isinstance(found, (int, float)) or not isinstance(floor, (int, float)):
+            return f"{item.name}: the record does not say its {measure}"
+        if found > component.tolerance.factor * floor * (1 + 1e-9):
+            return f"{item.name}: {measure} is {found:.2e}, more than {component.tolerance.factor:g} times its floor"
+    return ""
 
 
 def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[Item], list[str]]:
@@ -151,6 +162,8 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
         reason = "" if worst["ok"] else f"{name_of(component, worst)} {worst['problem']}"
         if not worst["ok"] and found.get("where"):
             reason += f". {found['where'][0].upper()}{found['where'][1:]}"
+        if not worst["ok"] and (sentence := found.get("trace", {}).get("sentence")):
+            reason += f". Trace of {found['trace']['case']}: {sentence}"
         metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
         todo = "" if worst["ok"] else TODO
         verdict = "pass" if worst["ok"] else "fail"

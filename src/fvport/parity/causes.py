@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kind of fault it is: each family is a test that is run on the faulty module, with official inputs, and taken back.
+"""What kind of fault it is: each family is a test, run on the faulty module with official inputs, and taken back.
 
 A cause is named only where its test makes the module's output equal to the official one, or as equal as rounding lets
 it. What was tried in vain is not reported as a cause.

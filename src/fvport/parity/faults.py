@@ -17,6 +17,7 @@ from typing import Any
 from fvport.parity import compare
 from fvport.spec import Component
 
+Keep = Callable[[str, str, str, compare.Outputs], None]
 TRIES = 6  # weight faults tried until one of each kind was seen; a weight may be unused by the cases
 
 
@@ -26,15 +27,19 @@ def self_test(
     official: Any,
     outputs: dict[str, compare.Outputs],
     rerun: Callable[[str], compare.Outputs],
+    keep: Keep = lambda kind, words, case, outputs: None,
 ) -> dict[str, Any]:
-    """`{"seen": bool, "faults": [{"fault", "red", "changed"}], "problem"}`; the module is as before afterwards."""
-    tried = [_output_fault(component, official, outputs)]
+    """`{"seen": bool, "faults": [{"fault", "red", "changed"}], "problem"}`; the module is as before afterwards.
+
+    `keep` is given what the native side answered with each fault in, for the judge.
+    """
+    tried = [output_fault(component, official, outputs)]
     if _parameters(module):
         for kind in (_swap, _row):
-            tried += _weight_faults(kind, component, module, official, outputs, rerun)
+            tried += _weight_faults(kind, component, module, official, outputs, rerun, keep)
     elif faults := [kind for kind in (_schedule, _step) if kind(module, 0) is not None]:
         for kind in faults:
-            tried += _weight_faults(kind, component, module, official, outputs, rerun)
+            tried += _weight_faults(kind, component, module, official, outputs, rerun, keep)
     else:
         what = f"no fault can be planted in {type(module).__name__}: it has no weights, no set_timesteps and no step"
         tried.append({"kind": "native", "fault": what, "red": False, "changed": False})
@@ -62,7 +67,7 @@ def blind_inputs(
                 continue
             try:
                 other = rerun(case, lambda k, tensor, key=key: _other(tensor) if k == key else tensor)
-                seen[name] = not _equal(other, right)
+                seen[name] = not equal(other, right)
             except Exception:  # noqa: BLE001 - a value that the model refuses is one that it looks at
                 seen[name] = True
     return [name for name, changes in seen.items() if not changes]
@@ -78,7 +83,7 @@ def _other(tensor: Any) -> Any:
     return tensor - tensor.sign() if bool(rolled.eq(tensor).all()) else rolled
 
 
-def _output_fault(component: Component, official: Any, outputs: dict[str, compare.Outputs]) -> dict[str, Any]:
+def output_fault(component: Component, official: Any, outputs: dict[str, compare.Outputs]) -> dict[str, Any]:
     """One element of the largest output moved by 1e-3 of its rms (an integer by one)."""
     import torch
 
@@ -111,6 +116,7 @@ def _weight_faults(
     official: Any,
     outputs: dict[str, compare.Outputs],
     rerun: Callable[[str], compare.Outputs],
+    keep: Keep,
 ) -> list[dict[str, Any]]:
     """Faults of one kind, until one changed an output: only then can the comparison be asked to see it."""
     tried = []
@@ -123,7 +129,8 @@ def _weight_faults(
         with context:
             for case, right in outputs.items():
                 wrong = rerun(case)
-                changed = changed or not _equal(wrong, right)
+                keep(kind.__name__.strip("_"), words, case, wrong)
+                changed = changed or not equal(wrong, right)
                 rows = compare.compare_outputs(official.outputs(case), wrong, component.tolerance)
                 red = red or not all(row.ok for row in rows)
                 if red:
@@ -244,7 +251,7 @@ def _values(pairs: list[tuple[Any, Any]]) -> Iterator[None]:
                 parameter.data.copy_(value)
 
 
-def _equal(a: compare.Outputs, b: compare.Outputs) -> bool:
+def equal(a: compare.Outputs, b: compare.Outputs) -> bool:
     if a.tensors.keys() != b.tensors.keys():
         return False
     return all(t.shape == b.tensors[n].shape and bool(t.eq(b.tensors[n]).all()) for n, t in a.tensors.items())

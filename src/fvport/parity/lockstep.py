@@ -75,8 +75,10 @@ class Finding:
         return self.boundary.inputs[self.label] if self.at else float(self.boundary.local or 0.0)
 
 
-def free(root: Any, pairs: Pairs, official: dict[str, Any], store: Any, run: Run) -> dict[str, Any]:
-    """{native name: (drift, the official model's own drift)} at each pair's output in a run of its own, last call."""
+def free(
+    root: Any, pairs: Pairs, official: dict[str, Any], store: Any, run: Run
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """({native name: (drift, the official model's own drift)}, statistics by module) of a free run, last call."""
     with tempfile.TemporaryDirectory(prefix="fvport-trace-") as folder:
         recorder = record.Recorder(root, probe.Store(Path(folder) / "native.bin"), names=set(pairs.pairs))
         run(recorder)
@@ -88,7 +90,7 @@ def free(root: Any, pairs: Pairs, official: dict[str, Any], store: Any, run: Run
         if mine and others and len(pair.official) == 1:
             floor = official.get("drift", {}).get(others[0].partition("/")[2], 0.0)
             found[native] = (probe.apart(mine[0], store.get(others[0])), floor)
-    return found
+    return found, recorder.modules
 
 
 def forced(

@@ -11,6 +11,7 @@ in the run's dtype.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -80,6 +81,41 @@ def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fr
             return _read(name, place, cached=True)
         _make(port, name, folder, device, seed, place)
     return _read(name, place, cached=False)
+
+
+def prepare(port: Port, names: list[str], *, device: str = "auto", seed: int = SEED) -> None:
+    """Make the results of several components in one process, where they are not kept: imports are paid once.
+
+    Nothing is raised: a component whose job did not come to its end is made again, apart, when it is asked for.
+    """
+    device = fastvideo_api.resolve_device(device)
+    places: dict[str, Path] = {}
+    for name in names:
+        with contextlib.suppress(FvportError):
+            component = port.component(name)
+            official_folder(port, component)
+            place = port.state / "cache" / "oracle" / f"{name}.{key(port, component, device, seed)}"
+            if not place.is_dir():
+                places[name] = place
+    if len(places) < 2:
+        return
+    home = next(iter(places.values())).parent
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".several.", dir=home) as scratch:
+        jobs = []
+        for name in places:
+            folder, out = official_folder(port, port.component(name)), Path(scratch) / name
+            out.mkdir()
+            one = {"what": "component", "component": name, "folder": str(folder), "config": _config(folder)}
+            jobs.append({**one, "seed": seed, "device": device, "out": str(out.resolve())})
+        with contextlib.suppress(FvportError):
+            _run(port, {"what": "components", "jobs": jobs}, Path(scratch), ", ".join(places))
+        for name, place in places.items():
+            with contextlib.suppress(OSError, ValueError), kept.alone(place):
+                meta = json.loads((Path(scratch) / name / "meta.json").read_text(encoding="utf-8"))
+                if "error" not in meta and not meta.get("modified") and not place.is_dir():
+                    kept.settle(Path(scratch) / name, place)
+                    kept.prune_folders(place, name)
 
 
 def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Path) -> None:
@@ -156,7 +192,14 @@ def activations(
         if not kept.hold(kept_at):
             config = _config(config_folder(port, component))
             job = {"what": "trace", "component": name, "folder": str(folder), "config": config, "seed": SEED}
-            job |= {"device": device, "place": str(place), "cases": cases, "dtype": dtype, "exact": exact, "limit": limit}
+            job |= {
+                "device": device,
+                "place": str(place),
+                "cases": cases,
+                "dtype": dtype,
+                "exact": exact,
+                "limit": limit,
+            }
             _settled(port, job, name, kept_at)
     meta = json.loads((kept_at / "meta.json").read_text(encoding="utf-8"))
     return Activations(kept_at, meta, time.monotonic() - clock)

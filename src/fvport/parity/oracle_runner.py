@@ -239,22 +239,42 @@ def main(file: str) -> int:
         module = by_path("oracle", oracle)
         if job["what"] == "component":
             answer: dict[str, Any] = Run(job, module, tree).all()
+        elif job["what"] == "components":
+            answer = {"done": [one["component"] for one in job["jobs"] if alone(one, module, tree, oracle)]}
         elif job["what"] == "trace":
             answer = traced(Run(job, module, tree))
         else:
             answer = {"value": getattr(module, job["what"])(*job["arguments"])}
         answer["python"] = sys.version.split()[0]
     except BaseException as error:  # noqa: BLE001 - the parent tells the user
-        traceback.print_exc()
-        answer = {
-            "error": f"{type(error).__name__}: {' '.join(str(error).split())[:600]}",
-            "line": line_in(error, oracle),
-        }
-        answer["isolation"] = isinstance(error, IsolationError)
+        answer = failure(error, oracle)
+    write(answer, out)
+    return 0
+
+
+def alone(job: dict[str, Any], oracle: Any, tree: Any, file: Path) -> bool:
+    """One of several components: what goes wrong with it is written in its own folder."""
+    import torch
+
+    torch.manual_seed(torch.random.default_generator.initial_seed())  # as in a process of its own
+    try:
+        answer = {**Run(job, oracle, tree).all(), "python": sys.version.split()[0]}
+    except Exception as error:  # noqa: BLE001 - the others go on
+        answer = failure(error, file)
+    write(answer, Path(job["out"]))
+    return "error" not in answer
+
+
+def failure(error: BaseException, oracle: Path) -> dict[str, Any]:
+    traceback.print_exc()
+    words = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+    return {"error": words, "line": line_in(error, oracle), "isolation": isinstance(error, IsolationError)}
+
+
+def write(answer: dict[str, Any], out: Path) -> None:
     part = out / "meta.part"
     part.write_text(json.dumps(answer, default=str), encoding="utf-8")
     os.replace(part, out / "meta.json")
-    return 0
 
 
 def end_with_parent() -> None:

@@ -117,8 +117,8 @@ def _containers(result: Pairs, official: Any, native: Any, placed: Sources, call
         if mine and all(times == counts[target] for target, times in Counter(mine).items()):
             under_official.setdefault(frozenset(mine), []).append(name)
     for held, names in under_native.items():
-        for mine, other in _chain(names, under_official.get(held, [])):
-            result.pairs[mine] = Pair(mine, (other,), "parameters")
+        for own, other in _chain(names, under_official.get(held, [])):
+            result.pairs[own] = Pair(own, (other,), "parameters")
 
 
 def _chain(mine: list[str], others: list[str]) -> list[tuple[str, str]]:

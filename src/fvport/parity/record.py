@@ -97,7 +97,13 @@ class Recorder(_Hooks):
     """
 
     def __init__(
-        self, root: Any, store: Any, exact: Any = (), limit: int = 0, names: set[str] | None = None, sketches: bool = True
+        self,
+        root: Any,
+        store: Any,
+        exact: Any = (),
+        limit: int = 0,
+        names: set[str] | None = None,
+        sketches: bool = True,
     ) -> None:
         super().__init__(root, names)
         self.store, self.exact, self.limit, self.sketches = store, exact, limit, sketches
@@ -280,7 +286,7 @@ def _far(a: Any, b: Any) -> float:
 
 
 def _as(other: Any, own: Any) -> Any:
-    """`other` in the shape of `own`: as it is, without dimensions of one, flattened alike, or with dimensions turned."""
+    """`other` in the shape of `own`: as it is, without dimensions of one, flattened alike, or dimensions turned."""
     import itertools
 
     if other.numel() != own.numel() or other.is_floating_point() != own.is_floating_point() or not own.numel():

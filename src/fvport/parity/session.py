@@ -17,7 +17,7 @@ from typing import Any
 from fvport import fastvideo_api
 from fvport.errors import FvportError
 from fvport.models import forked, native
-from fvport.parity import compare, faults, oracle, tree, untouched
+from fvport.parity import compare, faults, job, oracle, tracing, tree, untouched
 from fvport.spec import Component, Port
 
 Call = Callable[[Any, Any], Any]
@@ -39,6 +39,8 @@ class Compared:
     problem: str = ""  # what kept it from comparing at all
     where: str = ""  # localisation of a red one
     seconds: dict[str, float] = field(default_factory=dict)
+    trace: dict[str, Any] = field(default_factory=dict)  # where a red one parts from the official side
+    strength: dict[str, Any] = field(default_factory=dict)  # of a green one, where it was asked for
 
     @property
     def passed(self) -> bool:
@@ -48,7 +50,8 @@ class Compared:
     def to_json(self) -> dict[str, Any]:
         rows = [{"case": case, **asdict(result)} for case, result in self.results]
         plain = {k: getattr(self, k) for k in ("component", "native_class", "class_file", "fault", "notes", "problem")}
-        return {**plain, "where": self.where, "seconds": self.seconds, "results": rows, "passed": self.passed}
+        plain |= {k: getattr(self, k) for k in ("where", "seconds", "trace", "strength", "passed")}
+        return {**plain, "results": rows}
 
     def message(self) -> str:
         """One screen at most, ending in the sentence that says where to look."""
@@ -61,6 +64,7 @@ class Compared:
             total = len(self.results)
             lines.insert(0, f"{self.component} ({self.native_class}) differs in {len(bad)} of {total} outputs")
             lines += [f"  {self.where}"] if self.where else []
+            lines += [f"  trace: {self.trace['sentence']}"] if self.trace.get("sentence") else []
             lines.append(f"{self.component}, case {case}: {first.output} {first.problem}. {ORDER}.")
         elif not self.problem and not self.fault.get("seen"):
             lines.append(f"{self.component}: {self.fault.get('problem') or 'no stock fault was tried'}")
@@ -82,9 +86,15 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     done.notes += _notes(component, module, official)
     clock = time.monotonic()
     device = fastvideo_api.resolve_device(device)
+    asked = job.current()
+    kept = job.Kept(Path(asked.record) / name if asked.record else None)
     before = untouched.state(module)
-    outputs = {case: _native_side(module, call, official, case, device, name) for case in official.cases}
+    outputs = {}
+    for case in official.cases:
+        outputs[case] = _native_side(module, call, official, case, device, name)
+        kept.put("right", "", case, outputs[case])
     again = _native_side(module, call, official, official.cases[0], device, name)
+    kept.put("again", "", official.cases[0], again)
     for case in official.cases:
         rows = compare.compare_outputs(official.outputs(case), outputs[case], component.tolerance)
         done.results += [(case, row) for row in rows]
@@ -99,13 +109,26 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     if not done.problem and all(row.ok for _, row in done.results):
         clock = time.monotonic()
         rerun = functools.partial(_rerun, module, call, official, device, name)
-        done.fault = faults.self_test(component, module, official, outputs, rerun)
+        done.fault = faults.self_test(component, module, official, outputs, rerun, kept.put)
+        blind: list[str] = []
         if seconds["native"] < BLIND_LIMIT:
             blind = faults.blind_inputs(official, outputs, rerun)
             done.notes += [f"{name}: blind input {key}: no output changes with it" for key in blind]
         seconds["self_test"] = round(time.monotonic() - clock, 2)
+        if name in asked.strength and done.fault.get("seen"):
+            native_side = tracing.NativeSide(port, component, module, rerun, device)
+            found = tracing.strength_of(native_side, official, outputs, traced=asked.traced, only=asked.faults)
+            found.blind_inputs = blind
+            done.strength = found.to_json()
     else:
         done.where = locate(done.results)
+    if asked.what == "trace" or not all(row.ok for _, row in done.results):
+        clock = time.monotonic()
+        rerun = functools.partial(_rerun, module, call, official, device, name)
+        native_side = tracing.NativeSide(port, component, module, rerun, device)
+        bad = next((case for case, row in done.results if not row.ok and case != AGAIN), official.cases[0])
+        done.trace = tracing.answer(native_side, asked.case or bad, asked.out)
+        seconds["trace"] = round(time.monotonic() - clock, 2)
     return done
 
 

@@ -12,6 +12,7 @@ strength = caught / (caught + blind). A fault that this model has no place for i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -153,7 +154,10 @@ def right_module(named: str, expected: list[str]) -> bool:
     if not expected:
         return False
     return any(
-        named == e or (e and named.startswith(e + ".")) or e.rpartition(".")[0] == named or (not e and named == "(call)")
+        named == e
+        or (e and named.startswith(e + "."))
+        or e.rpartition(".")[0] == named
+        or (not e and named == "(call)")
         for e in expected
     )
 
@@ -266,5 +270,5 @@ def _apart(a: compare.Outputs, b: compare.Outputs | None) -> float:
         if not tensor.is_floating_point():
             return float("inf")
         size = compare.measures(tensor, other)["rel_l2"]
-        worst = max(worst, size if size == size else float("inf"))
+        worst = max(worst, size if math.isfinite(size) else math.inf)
     return worst

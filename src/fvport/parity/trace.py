@@ -42,9 +42,10 @@ class Trace:
     calls: list[str] = field(default_factory=list)  # modules that the two sides call another number of times
     notes: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    native_modules: dict[str, Any] = field(default_factory=dict, repr=False)  # statistics of the free run
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "native_modules"}
 
     def text(self) -> str:
         lines = [f"{self.component}, case {self.case}: {self.sentence}"]
@@ -81,7 +82,9 @@ def examine(sides: Sides, *, ignore: frozenset[str] = frozenset(), why: bool = T
     """The trace of one case. `ignore`: findings that a healthy run has too (`lockstep.marks`)."""
     trace = Trace(sides.component, sides.case)
     trace.unpaired_native, trace.unpaired_official = sides.pairs.unpaired_native, sides.pairs.unpaired_official
-    free = lockstep.free(sides.root, sides.pairs, sides.found, sides.store, sides.run) if drifts else {}
+    free: dict[str, Any] = {}
+    if drifts:
+        free, trace.native_modules = lockstep.free(sides.root, sides.pairs, sides.found, sides.store, sides.run)
     boundaries, _ = lockstep.forced(sides.root, sides.pairs, sides.found, sides.store, sides.run)
     found = lockstep.findings(boundaries, ignore)
     trace.rows = [_row(b, free) for b in boundaries]
@@ -97,6 +100,27 @@ def examine(sides: Sides, *, ignore: frozenset[str] = frozenset(), why: bool = T
         trace.causes = [asdict(cause) for cause in _why(sides, first)]
     trace.sentence = _sentence(trace, first)
     return trace
+
+
+def window(sides: Sides) -> set[str]:
+    """Official modules around the first suspicious boundary: what a second pass keeps exactly when not all fits."""
+    free, _ = lockstep.free(sides.root, sides.pairs, sides.found, sides.store, sides.run)
+    limit = lockstep.ULP["torch.float32"]
+    native_of = {pair.official[0]: name for name, pair in sides.pairs.pairs.items()}
+    order = [name for name, call in sides.found["order"] if call == 0 and name in native_of]
+
+    def suspicious(name: str) -> bool:
+        drift, floor = free.get(native_of[name], (0.0, 0.0))
+        return bool(drift > DOUBT * max(floor or 0.0, limit))
+
+    first = next((i for i, name in enumerate(order) if suspicious(name)), len(order) - 1)
+    chosen = set(order[max(first - 2, 0) : first + 1])
+    for name in list(chosen):
+        pair = sides.pairs.pairs[native_of[name]]
+        around = lockstep.parent(pair.native, set(sides.pairs.pairs))
+        chosen |= set(pair.official) | set(sides.pairs.partners(around))
+    chosen.discard("")
+    return chosen
 
 
 def located(sides: Sides, first: Finding, boundaries: list[Boundary]) -> Finding:
@@ -149,9 +173,7 @@ def _why(sides: Sides, first: Finding) -> list[causes.Cause]:
     prefix = f"{name}." if name else ""
     inner = {n for n in sides.pairs.pairs if n.startswith(prefix) and n != name and not _bare(sides, n)}
     official = sides.official[sides.pairs.pairs[name].official[0]]
-    case = causes.Case(
-        sides.root, name, (args, kwargs), outputs, inner, official, _tensors(sides), sides.around
-    )
+    case = causes.Case(sides.root, name, (args, kwargs), outputs, inner, official, _tensors(sides), sides.around)
     case.budget = max(first.boundary.budget if not first.at else 0.0, 1e-6)
     return [*causes.find(case), *told]
 
@@ -174,7 +196,9 @@ def _sentence(trace: Trace, first: Finding) -> str:
     where = f"{_name(trace.native)} ({trace.native_line})"
     against = f"{' + '.join(_name(o) for o in trace.official)} ({trace.official_line})"
     if trace.native == "(call)":
-        return f"the test's call gives the model another {first.label} ({trace.size:.2e} off): look at call() of the test"
+        return (
+            f"the test's call gives the model another {first.label} ({trace.size:.2e} off): look at call() of the test"
+        )
     if first.at:
         what = f"hands {first.at} another {first.label}, {trace.size:.2e} off (budget {trace.budget:.1e}), although "
         what += "every submodule before it answered officially: the fault lies between its submodules"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults of order and choice: axes, frames, batches, hidden layers, a VAE's scale; and a scheduler's tables and steps."""
+"""Faults of order and choice: axes, frames, batches, hidden layers, a VAE's scale; a scheduler's tables and steps."""
 
 from __future__ import annotations
 
@@ -226,7 +226,13 @@ def step(kind: str, target: Target) -> Planted | None:
             return original(-output, timestep, sample, *args, **kwargs)
         if kind == "from the output before":
             kept.append(output)
-            return original(kept[-2] if len(kept) > 1 and kept[-2].shape == output.shape else output, timestep, sample, *args, **kwargs)
+            return original(
+                kept[-2] if len(kept) > 1 and kept[-2].shape == output.shape else output,
+                timestep,
+                sample,
+                *args,
+                **kwargs,
+            )
         value = original(output, timestep, sample, *args, **kwargs)
         if kind == "in bf16":
             return on(value, rounded)
@@ -260,12 +266,16 @@ FRAMES = "more than two frames, height and width unequal, a batch of two differe
 SCHEDULER = ("scheduler",)
 FAULTS: list[Fault] = [
     *_many("layout", "input", "L01", given, ["frames reversed", "width mirrored"], kinds=VISUAL, reveal=FRAMES),
-    *_many("layout", "input", "L01", given, ["height and width exchanged", "channels moved"], kinds=VISUAL, reveal=FRAMES),
+    *_many(
+        "layout", "input", "L01", given, ["height and width exchanged", "channels moved"], kinds=VISUAL, reveal=FRAMES
+    ),
     *_many("layout", "input", "V03", given, ["first frame for all", "last frame lost"], kinds=VISUAL, reveal=FRAMES),
     *_many("layout", "input", "S10", given, ["rows of the batch moved"], kinds=VISUAL, reveal=FRAMES),
     *_many("layout", "output", "L01", answered, ["frames reversed", "height mirrored"], kinds=VISUAL, reveal=FRAMES),
     *_many("layout", "output", "L01", answered, ["height and width exchanged"], kinds=VISUAL, reveal=FRAMES),
-    *_many("layout", "output", "L01", answered, ["channels before patches", "channels moved"], kinds=VISUAL, reveal=FRAMES),
+    *_many(
+        "layout", "output", "L01", answered, ["channels before patches", "channels moved"], kinds=VISUAL, reveal=FRAMES
+    ),
     *_many("selection", "text", "S06", text, ["last token lost", "ignored"], kinds=("dit",), reveal="text that counts"),
     *_many("selection", "text", "S10", text, ["first row for all", "tokens reversed"], kinds=("dit",), reveal=FRAMES),
     *_many("selection", "ids", "S09", ids, ["moved by one", "reversed", "first lost"], kinds=ENCODERS),

@@ -270,7 +270,8 @@ def rotary(kind: str, target: Target) -> Planted | None:
                     kwargs[name] = 256.0 if kwargs[name] != 256.0 else 10000.0
         if kind == "axes" and args and isinstance(args[0], (tuple, list)) and len(args[0]) == 3:
             grid = args[0]
-            args = (type(grid)((grid[0], grid[2], grid[1])), *args[1:])
+            turned = (grid[0], grid[2], grid[1])
+            args = (turned if isinstance(grid, tuple) else list(turned), *args[1:])
         value = original(*args, **kwargs)
         if kind == "theta":
             return value
@@ -345,10 +346,14 @@ def submodule(kind: str, target: Target) -> Planted | None:
     name = at(found, "middle")
     if name is None:
         return None
-    return hooked(target, f"output of {name} {kind}", [name], after(rounded if kind == "in bf16" else (lambda t: t * 0)))
+    return hooked(
+        target, f"output of {name} {kind}", [name], after(rounded if kind == "in bf16" else (lambda t: t * 0))
+    )
 
 
-def _many(group: str, prefix: str, like: str, function: Any, options: list[tuple[Any, ...]], **more: Any) -> list[Fault]:
+def _many(
+    group: str, prefix: str, like: str, function: Any, options: list[tuple[Any, ...]], **more: Any
+) -> list[Fault]:
     return [
         Fault(
             f"{prefix}.{'-'.join(str(o).replace(' ', '_') for o in option)}",
@@ -369,9 +374,13 @@ LONG = "an input where the axis is long and of another length than the others"
 FRACTION = "a timestep that is no whole number and has more than eight bits, such as 998.39"
 RAGGED = "a batch of rows of unequal length with a real mask"
 FAULTS: list[Fault] = [
-    *_many("numerics", "eps", "N02", eps, [(10.0, "all"), (10.0, "first"), (10.0, "last"), (0.01, "all")], reveal=SMALL),
+    *_many(
+        "numerics", "eps", "N02", eps, [(10.0, "all"), (10.0, "first"), (10.0, "last"), (0.01, "all")], reveal=SMALL
+    ),
     *_many("numerics", "norm", "N04", norm, [("in bf16", "first"), ("in bf16", "last"), ("in bf16", "all")]),
-    *_many("numerics", "norm", "N11", norm, [("skipped", "first"), ("skipped", "last"), ("of the other kind", "middle")]),
+    *_many(
+        "numerics", "norm", "N11", norm, [("skipped", "first"), ("skipped", "last"), ("of the other kind", "middle")]
+    ),
     *_many("numerics", "activation", "N03", activation, [("erf for tanh",), ("tanh for erf",)]),
     *_many("numerics", "activation", "N03", activation, [("silu",), ("relu",), ("none",)]),
     *_many("numerics", "attention", "N13", attention, [("scale 1",), ("scale 1/d",), ("scale 1 % off",)]),
@@ -379,18 +388,20 @@ FAULTS: list[Fault] = [
     *_many("masks", "attention", "N13", attention, [("causal",)]),
     *_many("masks", "attention", "N12", attention, [("mask ignored",), ("mask inverted",)], reveal=RAGGED),
     *_many("masks", "attention", "N12", attention, [("mask on the other side",), ("mask as numbers",)], reveal=RAGGED),
-    *_many("masks", "given_mask", "N12", given_mask, [("ignored",), ("inverted",), ("turned",), ("short",)], reveal=RAGGED),
+    *_many(
+        "masks", "given_mask", "N12", given_mask, [("ignored",), ("inverted",), ("turned",), ("short",)], reveal=RAGGED
+    ),
     *_many("numerics", "rotary", "N06", rotary, [("negated",), ("pairing",), ("none",)], reveal=LONG),
     *_many("numerics", "rotary", "N07", rotary, [("moved by one",), ("reversed",)], reveal=LONG),
     *_many("numerics", "rotary", "N08", rotary, [("theta",), ("axes",)], reveal=LONG),
     *_many("numerics", "rotary", "N09", rotary, [("in bf16",)], reveal=LONG),
     *_many("numerics", "timestep", "N10", timestep, [("sine first",), ("rounded",)], kinds=DIT),
     *_many("numerics", "timestep", "N09", timestep, [("in bf16",)], kinds=DIT, reveal=FRACTION),
-    *_many("numerics", "given_timestep", "N09", given_time, [("rounded down",), ("in bf16",)], kinds=DIT, reveal=FRACTION),
-    *_many("numerics", "given_timestep", "N10", given_time, [("over 1000",), ("reversed",)], kinds=DIT),
     *_many(
-        "numerics", "given_timestep", "N07", given_time, [("of the first row",)], kinds=DIT, reveal="two timesteps"
+        "numerics", "given_timestep", "N09", given_time, [("rounded down",), ("in bf16",)], kinds=DIT, reveal=FRACTION
     ),
+    *_many("numerics", "given_timestep", "N10", given_time, [("over 1000",), ("reversed",)], kinds=DIT),
+    *_many("numerics", "given_timestep", "N07", given_time, [("of the first row",)], kinds=DIT, reveal="two timesteps"),
     *_many("numerics", "block", "V08", blocks, [("skipped",), ("last skipped",), ("twice",)]),
     *_many("numerics", "block", "N01", blocks, [("without residual",), ("in bf16",)]),
     *_many("numerics", "projection", "N01", submodule, [("in bf16",), ("zero",)]),

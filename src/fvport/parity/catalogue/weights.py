@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,7 +37,7 @@ def swap_parts(i: int, j: int, where: str, target: Target) -> Planted | None:
     name, parts = found
     count = parts[1][1] or parts[0][0].shape[0]
     pairs = []
-    for (holder, kind) in ((parts, "weight"), (_biases(target, parts), "bias")):
+    for holder, kind in ((parts, "weight"), (_biases(target, parts), "bias")):
         if not holder:
             continue
         a, b = holder[i], holder[j]
@@ -74,9 +75,7 @@ def value_out(where: str, target: Target) -> Planted | None:
     weight = target.named[out].weight
     value = part[0].detach().clone()
     value[part[1] : part[1] + count] = weight.detach()
-    return changed(
-        target, f"v of {name} and {out} exchanged", [(part[0], value), (weight, _rows(part, count).clone())]
-    )
+    return changed(target, f"v of {name} and {out} exchanged", [(part[0], value), (weight, _rows(part, count).clone())])
 
 
 def gate_up(kind: str, where: str, target: Target) -> Planted | None:
@@ -97,9 +96,7 @@ def gate_up(kind: str, where: str, target: Target) -> Planted | None:
     if found is None or kind == "interleaved":
         return None
     a, b = (target.named[n].weight for n in found)
-    return changed(
-        target, f"{found[0]} and {found[1]} exchanged", [(a, b.detach().clone()), (b, a.detach().clone())]
-    )
+    return changed(target, f"{found[0]} and {found[1]} exchanged", [(a, b.detach().clone()), (b, a.detach().clone())])
 
 
 def heads(kind: str, target: Target) -> Planted | None:
@@ -213,7 +210,7 @@ def two_norms(kind: str, target: Target) -> Planted | None:
         b = [(n, w) for n, w in held if n.rpartition(".")[2] in ("norm_k", "k_norm")]
         couples = [(x, y) for x, y in zip(a, b, strict=False) if x[1].shape == y[1].shape]
     else:
-        couples = [(x, y) for x, y in zip(held, held[1:], strict=False) if x[1].shape == y[1].shape]
+        couples = [(x, y) for x, y in itertools.pairwise(held) if x[1].shape == y[1].shape]
     if not couples:
         return None
     (name, one), (other, two) = couples[0]
@@ -223,7 +220,7 @@ def two_norms(kind: str, target: Target) -> Planted | None:
 def cross(target: Target) -> Planted | None:
     """Self-attention's and cross-attention's output projections exchanged."""
     outs = [(n, target.named[n].weight) for n in target.last(OUT)]
-    for (name, one), (other, two) in zip(outs, outs[1:], strict=False):
+    for (name, one), (other, two) in itertools.pairwise(outs):
         if one.shape == two.shape and name.split(".")[:-2] == other.split(".")[:-2]:
             return changed(
                 target, f"{name} and {other} exchanged", [(one, two.detach().clone()), (two, one.detach().clone())]
@@ -257,7 +254,11 @@ def low(which: str, kind: str, target: Target) -> Planted | None:
 def embedding(kind: str, target: Target) -> Planted | None:
     import torch
 
-    found = [(n, m.weight) for n, m in target.named.items() if "embedding" in type(m).__name__.lower() and "weight" in m._parameters]
+    found = [
+        (n, m.weight)
+        for n, m in target.named.items()
+        if "embedding" in type(m).__name__.lower() and "weight" in m._parameters
+    ]
     if not found:
         return None
     name, weight = found[0]
@@ -315,7 +316,9 @@ def row(kind: str, where: str, target: Target) -> Planted | None:
     return changed(target, f"last row of {found[0]} {kind}", [(found[1], value)])
 
 
-def _many(prefix: str, title: str, like: str, function: Any, options: list[tuple[Any, ...]], **more: Any) -> list[Fault]:
+def _many(
+    prefix: str, title: str, like: str, function: Any, options: list[tuple[Any, ...]], **more: Any
+) -> list[Fault]:
     return [
         Fault(
             f"{prefix}.{'-'.join(str(o).replace(' ', '_') for o in option)}",
@@ -337,9 +340,17 @@ FAULTS: list[Fault] = [
     *_many("gate_up", "gate and up", "L06", gate_up, [("exchanged", "first"), ("exchanged", "last")]),
     *_many("gate_up", "gate and up", "L04", gate_up, [("interleaved", "first")]),
     *_many("heads", "head rows", "L05", heads, [("per head",), ("pairing",), ("reversed",)]),
-    *_many("table", "scale and shift", "L07", table, [("exchanged", "first"), ("exchanged", "last"), ("moved", "first")]),
+    *_many(
+        "table", "scale and shift", "L07", table, [("exchanged", "first"), ("exchanged", "last"), ("moved", "first")]
+    ),
     *_many("transposed", "a square weight transposed", "L18", transposed, [(w,) for w in PLACES]),
-    *_many("layers", "layers", "L17", layers, [("twice",), ("off by one",), ("reversed",), ("rolled",), ("sorted as text",)]),
+    *_many(
+        "layers",
+        "layers",
+        "L17",
+        layers,
+        [("twice",), ("off by one",), ("reversed",), ("rolled",), ("sorted as text",)],
+    ),
     *_many("missing", "a bias not loaded", "L11", zero, [("bias", w) for w in PLACES]),
     *_many("missing", "a norm not loaded", "L12", zero, [("norm weight", "first"), ("norm weight", "last")]),
     *_many("missing", "a norm's bias not loaded", "L12", zero, [("norm bias", "first")]),

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port's parity tests run in a process of their own, for whoever asks: the check, `fvport strength`, `fvport trace`.
+
+What the host answers is judged again here (`judge`), where no test reaches.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fvport import fastvideo_api
+from fvport.errors import BlockedError, FvportError
+from fvport.models.forked import signal_words, tail
+from fvport.parity import judge, oracle
+from fvport.parity.job import VARIABLE, Job
+from fvport.spec import Component, Port
+
+LIMIT = 1800.0  # seconds for one component
+
+
+def host(port: Port, chosen: list[Component], job: Job, *, limit: float = LIMIT, quiet: bool = False) -> dict[str, Any]:
+    """`{component: answer}` and `""`: the environment. Each comparison in it is as the judge sees it."""
+    fastvideo_api.check_workspace(port.root)
+    folder = port.state / "cache" / "parity"
+    folder.mkdir(parents=True, exist_ok=True)
+    sealed = official_first(port, chosen, job.device)
+    env = fastvideo_api.child_environment(port.root, job.device, backend=port.fastvideo.attention_backend)
+    with tempfile.TemporaryDirectory(prefix="run.", dir=folder) as scratch:
+        out, log, left = (Path(scratch) / name for name in ("answers.json", "host.log", "native"))
+        asked = replace(job, record=str(left))
+        env = {**env, VARIABLE: str(asked.write(Path(scratch) / "job.json"))}
+        command = [sys.executable, "-m", "fvport.parity.host", str(port.file), str(out), job.device, str(limit)]
+        code = _stream([*command, *(component.name for component in chosen)], env, log, quiet)
+        try:
+            answers: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            words = signal_words(-code) if code < 0 else f"ended with code {code}"
+            last = tail(log)
+            kind = BlockedError if "BlockedError" in last else FvportError
+            raise kind(f"the process that hosts the parity tests {words}{last}", todo="Run: nox -s workspace") from None
+        for component in chosen:
+            _judged(port, component.name, answers[component.name], left, job.device, sealed)
+    return answers
+
+
+def official_first(port: Port, chosen: list[Component], device: str) -> dict[str, dict[str, str]]:
+    """The official side of every component before any test runs, from one process; and the digests of its results.
+
+    What cannot be made here is made, and told, when the component's own turn comes.
+    """
+    names = [component.name for component in chosen]
+    oracle.prepare(port, names, device=device)
+    sealed = {}
+    for name in names:
+        try:
+            sealed[name] = judge.seal(oracle.results(port, name, device=device))
+        except FvportError:
+            continue
+    return sealed
+
+
+def _judged(
+    port: Port, name: str, answer: dict[str, Any], left: Path, device: str, sealed: dict[str, dict[str, str]]
+) -> None:
+    for index, found in enumerate(answer.get("compared", [])):
+        if found.get("component") != name:
+            continue
+        try:
+            answer["compared"][index] = judge.judge(port, name, found, left / name, device, sealed.get(name, {}))
+        except FvportError as error:
+            answer["compared"][index] = {**found, "passed": False, "problem": str(error)}
+
+
+def _stream(command: list[str], env: dict[str, str], log: Path, quiet: bool) -> int:
+    """Run the host; its own progress lines are shown, everything else goes to the log. The exit code."""
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with log.open("wb") as stream, subprocess.Popen(command, env=env, stdin=null, stdout=pipe, stderr=stream) as child:
+        try:
+            for line in child.stdout or ():
+                stream.write(line)
+                stream.flush()
+                if line.startswith(b"parity: ") and not quiet:
+                    print(line.decode(errors="replace").rstrip(), file=sys.stderr, flush=True)
+        except BaseException:
+            child.terminate()
+            raise
+    return child.returncode

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trace and strength of a port's component, in the process that has the native side loaded.
+
+The official side's records come from the oracle's process (`oracle.activations`), kept by digest: the eighty faults of
+a strength run need one of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import FvportError
+from fvport.models import native, native_answers
+from fvport.models.forked import describe
+from fvport.parity import compare, lockstep, oracle, pairs, strength, trace
+from fvport.parity.catalogue import for_kind
+from fvport.spec import Component, Port
+
+
+@dataclass
+class NativeSide:
+    """The loaded native component and how one case of it is run: `rerun(case, change=None) -> Outputs`."""
+
+    port: Port
+    component: Component
+    module: Any
+    rerun: Callable[..., compare.Outputs]
+    device: str = "cpu"
+
+    def placed(self, official: dict[str, Any]) -> dict[str, list[str]]:
+        """Official parameters of each native one, by the mapping's rules."""
+        rules = native.as_rules(native_answers.answer_rules(self.port, self.component))
+        names = [f"{module}.{p}".lstrip(".") for module, about in official.items() for p in about["params"]]
+        return pairs.sources(rules, names, [name for name, _ in self.module.named_parameters()])
+
+
+def sides_of(side: NativeSide, cases: list[str], exact: Any = "all", placed: Any = None) -> dict[str, trace.Sides]:
+    """Both sides of each case; empty for a component without modules (a scheduler)."""
+    if not hasattr(side.module, "named_modules"):
+        return {}
+    name = side.component.name
+    acts = oracle.activations(side.port, name, cases, device=side.device, exact=exact)
+    if not acts.modules:
+        return {}
+    placed = side.placed(acts.modules) if placed is None else placed
+    params = acts.params()
+    made = {}
+    for case in cases:
+        found, store = acts.case(case)
+
+        def run(context: Any, case: str = case) -> None:
+            with context:
+                side.rerun(case)
+
+        made[case] = trace.Sides(
+            name, case, side.module, acts.modules, found, store, placed, run, params, native.forward_context
+        )
+    return made
+
+
+def answer(side: NativeSide, case: str, out: str = "") -> dict[str, Any]:
+    """The trace as JSON; what keeps it from being made is its sentence, never an exception: the comparison stands."""
+    try:
+        return _answer(side, case, out).to_json()
+    except Exception as error:  # noqa: BLE001 - a red comparison must not become a crash
+        words = str(error) if isinstance(error, FvportError) else describe(error)
+        return trace.Trace(side.component.name, case, f"the trace could not be made: {words}").to_json()
+
+
+def _answer(side: NativeSide, case: str, out: str) -> trace.Trace:
+    sides = sides_of(side, [case])
+    if not sides:
+        words = (
+            f"{type(side.module).__name__} has no modules to pair: the first output that differs, above, is the answer"
+        )
+        return trace.Trace(side.component.name, case, words)
+    both = sides[case]
+    if not both.found["complete"]:
+        names = trace.window(both)
+        both = sides_of(side, [case], exact=sorted(names), placed=both.placed)[case]
+    found = trace.examine(both)
+    root = str(side.port.root.resolve()) + "/"
+    found.native_line, found.sentence = found.native_line.replace(root, ""), found.sentence.replace(root, "")
+    if out:
+        from fvport.parity import trace_files
+
+        found.files = trace_files.write(Path(out), found, both)
+    return found
+
+
+def strength_of(
+    side: NativeSide,
+    official: oracle.Oracle,
+    right: dict[str, compare.Outputs],
+    *,
+    traced: bool = False,
+    only: tuple[str, ...] = (),
+) -> strength.Strength:
+    """Every fault of the catalogue (or those of `only`), on the loaded component."""
+    name = side.component.name
+    chosen = [f for f in for_kind(side.component.kind) if not only or f.id in only]
+    known = {case: official.outputs(case) for case in official.cases}
+
+    def say(line: str) -> None:
+        print(f"parity: {name}: strength: {line}", flush=True)
+
+    localise = _localiser(side) if traced else None
+    return strength.measure(
+        side.component, side.module, known.__getitem__, right, side.rerun, only=chosen, localise=localise, say=say
+    )
+
+
+def _localiser(side: NativeSide) -> Callable[[str], str | None] | None:
+    """Names the first module that differs by itself in a case; each case is recorded officially when it is first asked.
+
+    What differs in a sound run too (two ways to write one thing) is learned then, and left out. The fault is in the
+    model when it is asked, so the sound run is made of all cases beforehand.
+    """
+    cases = list(oracle.results(side.port, side.component.name, device=side.device).cases)
+    sides = sides_of(side, cases)
+    if not sides:
+        return None
+    sound = {case: _marks(both) for case, both in sides.items()}
+
+    def localise(case: str) -> str | None:
+        return trace.examine(sides[case], ignore=sound[case], why=False, drifts=False).native or None
+
+    return localise
+
+
+def _marks(both: trace.Sides) -> frozenset[str]:
+    boundaries, _ = lockstep.forced(both.root, both.pairs, both.found, both.store, both.run)
+    return lockstep.marks(lockstep.findings(boundaries))
+
+
+def read(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text(encoding="utf-8")))
