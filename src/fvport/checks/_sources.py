@@ -143,6 +143,7 @@ def _named(port: Port) -> list[str]:
         f"docs/inference/{slug}.md",
     )
     found = {file.relative_to(root).as_posix() for pattern in globs for file in root.glob(pattern) if file.is_file()}
+    found = {path for path in found if _of(path, slug)}  # `mist*.py` is also mistral3.py
     for c in port.components.values():
         if c.mode == "port":
             found |= {c.native_file, c.config_file} if c.config else {c.native_file}

@@ -17,6 +17,7 @@ from typing import Any
 
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError
+from fvport.redact import redact
 from fvport.spec import Port
 from fvport.weights import fetch, lockfile, show
 from fvport.weights.lockfile import difference, folders_of, verify  # noqa: F401 - the names that checks go by
@@ -101,8 +102,10 @@ def whole(port: Port) -> Prepared:
     from fvport.report import plan
 
     result = run(port)
-    found = official_import.remembered(port) or official_import.check(port)
-    official_import.remember(port, found)
+    found = official_import.remembered(port)
+    if found is None or found.status != "imports_ok":  # what was missing may be installed by now
+        found = official_import.check(port)
+        official_import.remember(port, found)
     result.official_env, result.said = found.to_json(), found.text().splitlines()
     plan.sync(port)
     return result
@@ -135,7 +138,7 @@ def check_code(port: Port) -> None:
 def _official(port: Port, clone: Any) -> dict[str, Any]:
     """What the lock says of the official code: repository and commit, or the package and its version."""
     if clone is not None:
-        found = {"repo": clone.remote, "commit": clone.commit}
+        found = {"repo": redact(port.official.repo), "commit": clone.commit}  # as declared: no path of this machine
         return found | ({"import_root": port.official.import_root} if port.official.import_root else {})
     library = port.official.library or "diffusers"
     found = {"import": library.partition(".")[0], "version": _version(library.partition(".")[0])}
