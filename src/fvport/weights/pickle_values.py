@@ -63,28 +63,28 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Opaque:
     """A value that is not looked into. `unreadable` says why it matters where it stands for a tensor."""
 
     unreadable: str = ""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Table:
     """A dict as its pairs, in order: keys are never hashed, since they are somebody else's."""
 
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Storage:
     key: str
     dtype: str  # "" for an untyped one, whose size counts bytes
     size: int
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Tensor:
     storage: Storage
     dtype: str

@@ -16,7 +16,7 @@ from fvport.weights.pickle_values import Global, Malformed, Opaque, Storage, Tab
 
 __all__ = ["Loaded", "Malformed", "Opaque", "Storage", "Table", "Tensor", "load"]
 
-MAX_OPS = 5_000_000  # a checkpoint of 10,000 tensors with its optimiser takes some 400,000
+MAX_OPS = 2_000_000  # a checkpoint of 10,000 tensors with its optimiser takes some 1,200,000
 MAX_LINE = 65_536  # bytes of one text argument
 OPCODES = {op.code.encode("latin-1"): op for op in pickletools.opcodes}
 
@@ -38,6 +38,8 @@ def load(stream: BinaryIO) -> Loaded:
             if op.name == "STOP":
                 return Loaded(machine.pop(), tuple(machine.needs))
             machine.step(op.name, argument)
+        except Malformed as error:
+            raise Malformed(f"{error}{machine.wanted()}") from None
         except (ValueError, IndexError, TypeError, OverflowError, RecursionError) as error:
             raise Malformed(f"{op.name}: {str(error)[:120]}{machine.wanted()}") from None
     raise Malformed(f"it has more than {MAX_OPS} steps" + machine.wanted())

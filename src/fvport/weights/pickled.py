@@ -25,7 +25,7 @@ MAX_READ = 256 << 20  # bytes read of one file
 TAIL = 1 << 17
 MAX_PICKLE = 64 << 20  # bytes of the pickle that describes the tensors
 MAX_TENSORS = 500_000
-MAX_VISITS = 5_000_000
+MAX_VISITS = 1_000_000
 MAX_DEPTH = 64
 MAX_TENSOR = 1 << 46  # bytes; a stride of 0 lets four bytes claim any size
 LOOKED_INTO = (vm.Tensor, vm.Opaque, vm.Table, list, tuple)
@@ -159,7 +159,7 @@ class _Reader:
             elif isinstance(item, vm.Opaque):
                 if item.unreadable:
                     self.bad(f"its tensor {'.'.join(path)[:120]!r} {item.unreadable}", SAVE_ANEW)
-            elif id(item) not in above and len(path) < MAX_DEPTH:
+            elif isinstance(item, LOOKED_INTO) and id(item) not in above and len(path) < MAX_DEPTH:
                 held = item.pairs if isinstance(item, vm.Table) else list(enumerate(item))
                 visits += len(held)
                 inner = [(_word(k, n), v) for n, (k, v) in enumerate(held) if isinstance(v, LOOKED_INTO)]
