@@ -69,6 +69,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def audit(session: nox.Session) -> None:
+    """The parity census of FastVideo, and its page: nox -s audit -- --control (fvport audit --help)."""
+    page = [] if session.posargs else ["--docs", "docs/census.md"]
+    session.run(PYTHON, "-m", "fvport.cli", "audit", *page, *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def image(session: nox.Session) -> None:
     """Build the gate's image and run checks of a port inside: nox -s image -- --engine podman parity"""
     session.run(

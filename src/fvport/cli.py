@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sys
 
-from fvport.verbs import app, gate, machine, media, models, port, weights
+from fvport.verbs import app, audit, gate, machine, media, models, port, weights
 
-__all__ = ["app", "gate", "machine", "main", "media", "models", "port", "weights"]
+__all__ = ["app", "audit", "gate", "machine", "main", "media", "models", "port", "weights"]
 
 
 def main() -> None:
