@@ -118,9 +118,20 @@ def _helper(source: str) -> Any:
 def _get(module: Any, name: str, attribute: str) -> None:
     if attribute and attribute != "*":
         for part in attribute.split("."):
-            if not hasattr(module, part) and hasattr(module, "__path__"):
-                importlib.import_module(f"{module.__name__}.{part}")
+            if not hasattr(module, part):
+                _submodule(module, part)
             module = getattr(module, part)
+
+
+def _submodule(module: Any, part: str) -> None:
+    """`from package import part` may mean a module of it; where there is none, the name is what is missing."""
+    whole = f"{module.__name__}.{part}"
+    try:
+        importlib.import_module(whole)
+    except ModuleNotFoundError as error:
+        if error.name not in (whole, module.__name__):
+            raise
+        raise ImportError(f"cannot import name {part!r} from {module.__name__!r}") from None
 
 
 def _lacking(name: str, roots: list[Path]) -> str:
