@@ -13,11 +13,12 @@ from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.checks import _converted as converted
 from fvport.checks import _each as each
-from fvport.errors import did_you_mean
+from fvport.errors import UsageError, did_you_mean
 from fvport.spec import Port
 from fvport.weights import convert, sides
 from fvport.weights.manifest import BITS
-from fvport.weights.mapping import Placed
+from fvport.weights.mapping import Placed, produced
+from fvport.weights.operations import Tensor
 from fvport.weights.show import listing
 from fvport.weights.values import joined
 
@@ -89,12 +90,22 @@ def _item(name: str, problem: str, what: str, names: list[str], others: list[str
 def _shape(side: sides.Side, key: str, placed: list[Placed]) -> str:
     theirs = [side.shapes[item.source] for item in placed]
     ours = side.native[key][0]
+    worked = any(item.operations for item in placed)
     merged = len(placed) > 1 and all(item.index is not None for item in placed)
-    got = joined(theirs) if merged else theirs[-1]
+    try:
+        got = _made(side, placed).shape if worked else joined(theirs) if merged else theirs[-1]
+    except UsageError as error:
+        return f"{key} is {list(ours)}: {error}"
     if got == ours:
         return ""
     sources = " + ".join(f"{item.source} {list(shape)}" for item, shape in zip(placed, theirs, strict=True))
     return f"{key} is {list(ours)}, from {sources}"
+
+
+def _made(side: sides.Side, placed: list[Placed]) -> Tensor:
+    """What the operations make of the sources. UsageError where they do not fit."""
+    infos = [side.weights.tensors[item.source] for item in placed]
+    return produced(placed, [Tensor(info.dtype, info.shape) for info in infos])
 
 
 def _dtype(side: sides.Side, key: str, placed: list[Placed]) -> str:
@@ -102,6 +113,7 @@ def _dtype(side: sides.Side, key: str, placed: list[Placed]) -> str:
     tensors = side.weights.tensors
     for item in placed:
         theirs = tensors[item.source].dtype
+        theirs = next((step.dtype for step in reversed(item.operations) if step.name == "cast"), theirs)
         widened = theirs in FLOATS and ours in FLOATS and BITS[ours] > BITS[theirs]
         if theirs != ours and not widened:
             return f"{key} is {ours}, {item.source} is {theirs}"

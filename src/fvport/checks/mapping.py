@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`mapping`: the weight rules are explicit, sound and reviewed. Findings FV101 to FV116; a signature holds for a
+"""`mapping`: the weight rules are explicit, sound and reviewed. Findings FV101 to FV120; a signature holds for a
 digest.
 
 Rules and signature are items of their own: a swap shows although the signature is fresh, a stale signature although the

@@ -12,13 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fvport.errors import did_you_mean
-from fvport.weights import roles, swaps
+from fvport.errors import UsageError, did_you_mean
+from fvport.weights import alike, regexcost, swaps
 from fvport.weights.case import NATIVE, Case, Finding, Shape, concerns, concerns_any
-from fvport.weights.mapping import Placed, Rule, Rules
+from fvport.weights.mapping import Rule, Rules, produced
+from fvport.weights.operations import Tensor
 from fvport.weights.show import listing
 
-ACCEPTABLE = ("FV102", "FV108", "FV114", "FV115")  # judgements on words; what loses or mixes tensors is never accepted
+ACCEPTABLE = (
+    "FV102",
+    "FV108",
+    "FV114",
+    "FV115",
+    "FV118",
+)  # judgements on words; what loses or mixes tensors is never accepted
 
 RULES: dict[str, Callable[[Case], Iterator[Finding]]] = {}
 
@@ -51,11 +58,11 @@ def lint(
     FastVideo class, whose rules are not this port's to tidy: only what loses or mixes tensors stays an error.
     """
     case = Case(rules, shapes, native, passthrough, exclude or {})
-    broken = list(RULES["FV101"](case))
-    if any(finding.severity == "error" for finding in broken):
-        return broken  # nothing can be applied
+    for code in ("FV101", "FV117"):
+        if broken := list(RULES[code](case)):
+            return broken  # nothing can be applied
     found = [finding for function in RULES.values() for finding in function(case)]
-    keep = ("FV105", "FV106", "FV107", "FV110", "FV111")
+    keep = ("FV105", "FV106", "FV107", "FV110", "FV111", "FV119", "FV120")
     if reuse:
         found = [f if f.code in keep else replace(f, severity="note") for f in found]
     return [_accepted(finding, accept or {}) for finding in found]
@@ -200,10 +207,6 @@ def merge_indices(case: Case) -> Iterator[Finding]:
                 yield _error("FV107", f"{target}: {' and '.join(twice)} are both part {index}", names)
 
 
-def _in_range(item: Placed) -> bool:
-    return isinstance(item.count, int) and isinstance(item.index, int) and 0 <= item.index < item.count
-
-
 @_rule("FV108")
 def partial(case: Case) -> Iterator[Finding]:
     """A pattern must not stop inside a word or number, and must not replace in more than one place."""
@@ -266,11 +269,11 @@ def no_source(case: Case) -> Iterator[Finding]:
 def order_matters(case: Case) -> Iterator[Finding]:
     """Where two rules could take one key, their order decides."""
     for position, rule in enumerate(case.rules.rules):
-        if rule.form != "rename":
-            continue
         taken = case.taken(position)
         for later in case.rules.rules[position + 1 :]:
-            both = [p.source for p in taken if later.form == "rename" and later.matches(p.source)]
+            if later.form != rule.form or (rule.part and later.pattern == rule.pattern):
+                continue
+            both = [p.source for p in taken if later.matches(p.source)]
             if both and len(both) < len(_matching(case, later)):
                 what = f"{listing(both, 4)} would also match the later rule {later.text}; the order of the two decides"
                 yield _note("FV112", what, both, rule)
@@ -279,7 +282,7 @@ def order_matters(case: Case) -> Iterator[Finding]:
 @_rule("FV113")
 def same_shape(case: Case) -> Iterator[Finding]:
     """Parts of one shape could be swapped and nothing but parity would show it."""
-    yield from (_note("FV113", *item) for item in _same_shape(case))
+    yield from (_note("FV113", *item) for item in alike.same_shape(case))
 
 
 @_rule("FV114")
@@ -313,25 +316,79 @@ def idle_list(case: Case) -> Iterator[Finding]:
             yield _note("FV116", f"left out: {listing(hit, 4)} ({reason})", hit)
 
 
-def _same_shape(case: Case) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """One line a kind of neighbourhood: names that differ by their part only and share a shape, with the pairing
-    chosen.
-    """
-    groups: dict[tuple[Any, ...], dict[str, Placed]] = {}
+@_rule("FV117")
+def backtracks(case: Case) -> Iterator[Finding]:
+    """A pattern must not backtrack badly: a name could keep the loader busy for ever."""
+    for rule in case.rules.rules:
+        why = regexcost.danger(rule.pattern) if rule.form == "rename" else ""
+        if why:
+            yield _error("FV117", f"rule {rule.text}: {why}", rule=rule)
+    for pattern in [*case.passthrough, *case.exclude]:
+        why = regexcost.danger(pattern.removeprefix(NATIVE))
+        if why:
+            yield _error("FV117", f"the pattern {pattern!r} in port.toml: {why}")
+
+
+@_rule("FV118")
+def too_wide(case: Case) -> Iterator[Finding]:
+    """A pattern must not take more than it means: a dot that is not escaped, a key whose target does not exist."""
+    for position, rule in enumerate(case.rules.rules):
+        taken = [item for item in case.taken(position) if not item.skipped]
+        if rule.form == "rename":
+            dots = [item.source for item in taken if _wild_dot(rule.pattern, item.source)]
+            if dots:
+                what = (
+                    f"in rule {rule.text} a dot that is not escaped stands for another character of {listing(dots, 4)}"
+                )
+                yield _error("FV118", what, dots, rule)
+        native = case.native
+        lost = [item.source for item in taken if native is not None and item.target not in native]
+        if lost and len(lost) < len(taken):
+            what = f"rule {rule.text} takes {listing(lost, 4)} as well, for which the native model has no place"
+            yield _error("FV118", what, lost, rule)
+
+
+def _wild_dot(pattern: str, name: str) -> bool:
+    """The name only matches because a bare `.` is a wildcard; with all of them escaped it would not."""
+    escaped = re.sub(r"\\.|\[[^\]]*\]|\.(?![*+?{])", lambda m: r"\." if m[0] == "." else m[0], pattern)
+    return escaped != pattern and re.match(escaped, name) is None
+
+
+@_rule("FV119")
+def unfit(case: Case) -> Iterator[Finding]:
+    """Operations and merges must fit the shapes they are given."""
+    for target, items in case.targets.items():
+        several = len(items) > 1 and all(item.index is not None for item in items)
+        if not (several or any(item.operations for item in items)):
+            continue
+        try:
+            made = produced(items, [Tensor("F32", tuple(case.shapes[item.source])) for item in items])
+        except UsageError as error:
+            yield _error("FV119", f"{target}: {error}", (target, *(item.source for item in items)))
+            continue
+        wanted = (case.native or {}).get(target)
+        if wanted is not None and tuple(wanted) != made.shape:
+            what = f"{target} would be {list(made.shape)}, the native model has {list(wanted)}"
+            yield _error("FV119", what, (target, *(item.source for item in items)))
+
+
+@_rule("FV120")
+def lost_part(case: Case) -> Iterator[Finding]:
+    """A tensor that is split must go somewhere with every part, and with each only once."""
+    parts: dict[str, list[tuple[int, int]]] = {}
     for item in case.mapped.placed:
-        for family, part in roles.roles(item.source).items():
-            stem, _ = roles.template(item.source)
-            neutral = ".".join("*" if part == roles.roles(word).get(family) else word for word in stem.split("."))
-            key = (family, neutral, case.shapes[item.source])
-            groups.setdefault(key, {}).setdefault(part, item)
-    for (family, neutral, shape), parts in groups.items():
-        if len(parts) > 1:
-            pairs = ", ".join(f"{part}: {item.source} -> {_place(item)}" for part, item in sorted(parts.items()))
-            yield (
-                f"{family} of {neutral} share the shape {list(shape)}: {pairs}",
-                tuple(p.source for p in parts.values()),
+        for step in item.operations:
+            if step.name == "split" and len(step.arguments) == 3:
+                sizes, index = step.arguments[1:]
+                parts.setdefault(item.source, []).append((sizes if isinstance(sizes, int) else len(sizes), index))
+    for source, found in parts.items():
+        count = max(number for number, _ in found)
+        have = [index for _, index in found]
+        lacking = [str(n) for n in range(count) if n not in have]
+        twice = sorted({str(n) for n in have if have.count(n) > 1})
+        if lacking:
+            yield _error(
+                "FV120", f"{source} is split in {count}, and part {', '.join(lacking)} goes nowhere", (source,)
             )
-
-
-def _place(item: Placed) -> str:
-    return item.target if item.index is None else f"{item.target}[{item.index} of {item.count}]"
+        if twice:
+            yield _error("FV120", f"{source} is split in {count}, and part {', '.join(twice)} is used twice", (source,))

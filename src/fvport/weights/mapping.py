@@ -30,12 +30,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from fvport.errors import UsageError
+from fvport.weights import regexcost
 from fvport.weights.operations import Operation, Tensor, chain
 
 SHARD_ORDER = {"q": 0, "k": 1, "v": 2}
 
 
-_compiled = functools.cache(re.compile)  # re's own cache is smaller than an inferred rule list
+@functools.cache  # re's own cache is smaller than an inferred rule list
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Compiled, and refused where matching might never end: UsageError (`lint` says so first, FV117)."""
+    compiled = re.compile(pattern)
+    why = regexcost.danger(pattern)
+    if why:
+        raise UsageError(f"the pattern {pattern!r} backtracks badly: {why}", todo="Write it without nested repeats")
+    return compiled
 
 
 @dataclass(frozen=True)
@@ -188,7 +196,9 @@ class Rules:
         try:
             rules = tuple(Rule.from_json(entry) for entry in data["rules"])
             return cls(rules, data.get("provenance", "declared"), data.get("source", ""))
-        except (KeyError, TypeError, AttributeError) as error:
+        except UsageError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"this is not a rule list ({error})", where="mapping rules") from None
 
     def place(self, name: str) -> Placed:

@@ -18,7 +18,7 @@ from typing import Any
 
 from fvport.errors import FvportError, UsageError
 from fvport.spec import Component, Port
-from fvport.weights import convert, manifest, show, sides
+from fvport.weights import alike, convert, manifest, show, sides
 from fvport.weights.lint import Finding
 from fvport.weights.sides import Side
 
@@ -42,10 +42,9 @@ class Sheet:
 
     def text(self) -> str:
         said = f"{self.signature}{' by ' + self.signed_by if self.signed_by else ''}"
-        rows: list[tuple[str, ...]] = [("rule", "keys", "example", "becomes", "shape", "alike")]
-        rows += [
-            tuple(str(row[key]) for key in ("rule", "keys", "before", "after", "shape", "alike")) for row in self.rows
-        ]
+        columns = ("rule", "keys", "before", "after", "shape", "alike", "exchange")
+        rows: list[tuple[str, ...]] = [("rule", "keys", "example", "becomes", "shape", "alike", "could be exchanged")]
+        rows += [tuple(str(row[key]) for key in columns) for row in self.rows]
         lines = [f"{self.component} ({self.mode}): {said}, {self.digest}", show.table(rows)]
         lines += [f"{f.severity:5} {f.code} {f.message}" for f in self.findings]
         return "\n".join(lines)
@@ -121,30 +120,32 @@ def _rows(side: Side) -> list[dict[str, Any]]:
     counts: dict[Any, int] = {}
     for item in case.mapped.placed:
         counts[case.shapes[item.source]] = counts.get(case.shapes[item.source], 0) + 1
+    families = alike.families(case)
     rows = []
     for position, rule in enumerate(side.rules.rules):
         taken = case.taken(position)
-        rows.append(_row(rule.text, taken, case.shapes, counts))
+        rows.append(_row(rule.text, taken, case.shapes, counts, families))
     rest = [item for item in case.mapped.placed if not item.rules]
     if rest:
-        rows.append(_row("(passes through)", rest, case.shapes, counts))
+        rows.append(_row("(passes through)", rest, case.shapes, counts, families))
     return rows
 
 
-def _row(text: str, taken: list[Any], shapes: Any, counts: dict[Any, int]) -> dict[str, Any]:
+def _row(text: str, taken: list[Any], shapes: Any, counts: dict[Any, int], families: dict[str, str]) -> dict[str, Any]:
     if not taken:
-        return {"rule": text, "keys": 0, "before": "", "after": "", "shape": "", "alike": ""}
+        return {"rule": text, "keys": 0, "before": "", "after": "", "shape": "", "alike": "", "exchange": ""}
     first = taken[0]
+    could = dict.fromkeys(families[item.source] for item in taken if item.source in families)
     shape = shapes[first.source]
-    after = first.target if first.index is None else f"{first.target}[{first.index} of {first.count}]"
-    alike = f"{counts[shape] - 1} more of this shape" if counts[shape] > 1 else "only one of this shape"
+    more = f"{counts[shape] - 1} more of this shape" if counts[shape] > 1 else "only one of this shape"
     return {
         "rule": text,
         "keys": len(taken),
         "before": first.source,
-        "after": after,
+        "after": alike.place(first),
         "shape": list(shape),
-        "alike": alike,
+        "alike": more,
+        "exchange": "; ".join(could),
     }
 
 

@@ -80,8 +80,8 @@ def _numbered_words(case: Case) -> Iterator[Found]:
     """Words with a number (`norm1`, `fc2`) in one place of both names, exchanged between two tensors of one layer."""
     places: dict[tuple[str, str], list[tuple[str, str, Placed]]] = {}
     for item in case.mapped.placed:
-        for stem, number in _numbered(item.source).items():
-            there = _numbered(item.target).get(stem)
+        for stem, number in numbered(item.source).items():
+            there = numbered(item.target).get(stem)
             if there is not None:
                 neutral = item.source.replace(f"{stem}{number}", f"{stem}*")
                 places.setdefault((stem, neutral), []).append((number, there, item))
@@ -94,7 +94,7 @@ def _numbered_words(case: Case) -> Iterator[Found]:
                 yield f"{stem}{number} and {stem}{there} are exchanged: {names[0]} -> {names[1]}", names
 
 
-def _numbered(name: str) -> dict[str, str]:
+def numbered(name: str) -> dict[str, str]:
     """{word without its number: number} for the words of a name, such as {"norm": "1"}; a word that occurs twice is
     left out.
     """

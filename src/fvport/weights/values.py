@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fvport.errors import UsageError
 from fvport.weights import manifest
-from fvport.weights.mapping import Mapped, Placed
+from fvport.weights.mapping import Mapped, Placed, produced
+from fvport.weights.operations import Tensor
 
 PIECE = 1 << 24  # bytes compared at a time
 NUMPY = {  # numpy's name for a dtype; bf16 is read as its bits
@@ -161,6 +163,8 @@ def _one(official: Store, items: list[Placed], native: Store, name: str) -> Faul
     sources = tuple(item.source for item in items)
     dtype, shape, _ = native.info(name)
     infos = [official.info(source) for source in sources]
+    if any(item.operations for item in items):
+        return _worked(official, items, native, name)
     want = joined([info[1] for info in infos])
     if want != shape:
         shapes = " + ".join(str(list(info[1])) for info in infos)
@@ -172,6 +176,50 @@ def _one(official: Store, items: list[Placed], native: Store, name: str) -> Faul
     if all(_equal(*pair, dtype) for pair in _pairs(official, infos, sources, native, name)):
         return None
     return _diagnose(official, sources, native, name)
+
+
+def _worked(official: Store, items: list[Placed], native: Store, name: str) -> Fault | None:
+    """A tensor that operations make: made again from the official values, whole, and compared bit for bit."""
+    import numpy as np
+
+    sources = tuple(item.source for item in items)
+    said = " + ".join("".join([item.source, *(f" | {step}" for step in item.operations)]) for item in items)
+    dtype, shape, size = native.info(name)
+    try:
+        tensor = produced(items, [Tensor(*official.info(source)[:2]) for source in sources])
+    except UsageError as error:
+        return Fault(name, "shape", f"{name}: {error}", sources)
+    if tensor.shape != shape:
+        return Fault(name, "shape", f"{name} is {list(shape)}, {said} gives {list(tensor.shape)}", sources)
+    if tensor.dtype != dtype and (tensor.dtype, dtype) not in WIDER:
+        return Fault(name, "dtype", f"{name} is {dtype}, {said} gives {tensor.dtype}", sources)
+    ours = np.ascontiguousarray(_made(official, items))
+    if _equal(ours.tobytes(), tensor.dtype, native.piece(name, 0, size), dtype):
+        return None
+    have = native.values(name) if dtype in NUMPY else None
+    if have is not None and not have.any():
+        what = f"{name} should hold {said}, and is all zeros: it was filled, not loaded"
+        return Fault(name, "zero_filled", what, sources)
+    return Fault(name, "differs", f"{name} should hold {said}, and does not, bit for bit", sources)
+
+
+def _made(official: Store, items: list[Placed]) -> Any:
+    """What the operations make of the sources, bf16 as its bits."""
+    import numpy as np
+
+    from fvport.weights.verify import plainly
+
+    parts, axis = [], 0
+    for item in items:
+        dtype, shape, size = official.info(item.source)
+        held = [np.frombuffer(official.piece(item.source, 0, size), NUMPY[dtype]).reshape(shape)]
+        for step in item.operations:
+            if step.name == "fuse":
+                axis = step.arguments[0]
+            else:
+                held, dtype = plainly(step, held, dtype)
+        parts += held
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 def joined(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:

@@ -127,11 +127,12 @@ def outputs(plan: Conversion, made: Made) -> list[Any]:
             return [np.frombuffer(data, np.uint8)]
         held.append(np.frombuffer(data, arithmetic.NUMPY[source.info.dtype]).reshape(source.info.shape))
     for operation in made.operations:
-        held, dtype = _plainly(operation, held, dtype)
+        held, dtype = plainly(operation, held, dtype)
     return held
 
 
-def _plainly(operation: Operation, held: Sequence[Any], dtype: str) -> tuple[list[Any], str]:
+def plainly(operation: Operation, held: Sequence[Any], dtype: str) -> tuple[list[Any], str]:
+    """(what one operation makes of whole arrays, their dtype after it), with plain numpy; bf16 as its bits."""
     import numpy as np
 
     words = operation.arguments
