@@ -87,20 +87,24 @@ def startup(scratch: Path, quick: bool) -> Case:
 
 
 def inspect(scratch: Path, quick: bool) -> Case:
-    """Names, shapes and configs of a checkpoint, against the safetensors library reading the same headers."""
-    folder = official(scratch)
-    code = (
-        "import sys, pathlib, json\nfrom safetensors import safe_open\n"
-        "for path in pathlib.Path(sys.argv[1]).rglob('*.safetensors'):\n"
-        "    with safe_open(path, 'np') as file:\n"
-        "        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}\n"
-        "configs = [json.loads(path.read_text()) for path in pathlib.Path(sys.argv[1]).rglob('*.json')]\n"
-    )
-    commands = {
-        "ours": lambda: run([FVPORT, "inspect", folder, "--json"]),
-        "safetensors": lambda: run([sys.executable, "-c", code, folder]),
-    }
-    return Case(commands)
+    """See benchmarks/inspect.py."""
+    from benchmarks.inspect import inspect as case
+
+    return case(scratch, quick)
+
+
+def keys(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/inspect.py."""
+    from benchmarks.inspect import keys as case
+
+    return case(scratch, quick)
+
+
+def ssim(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/ssim.py."""
+    from benchmarks.ssim import ssim as case
+
+    return case(scratch, quick)
 
 
 def convert(scratch: Path, quick: bool) -> Case:
@@ -110,11 +114,21 @@ def convert(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def mapping_suggest(scratch: Path, quick: bool) -> Case:
+    """Rules from names and shapes, on every native class with a mapping, against the nearest name."""
+    from benchmarks.mapping_suggest import mapping_suggest as case
+
+    return case(scratch, quick)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "bake": bake,
     "convert": convert,
     "demo": demo,
     "inspect": inspect,
+    "keys": keys,
+    "mapping_suggest": mapping_suggest,
+    "ssim": ssim,
     "startup": startup,
 }
 

@@ -111,7 +111,7 @@ def test_kept_results_have_the_shape() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["startup", "bake", "inspect"])
+@pytest.mark.parametrize("name", ["startup", "bake", "inspect", "keys"])
 def test_quick_run(name: str) -> None:
     """`python -m benchmarks NAME --quick` prints one document and nothing else on standard output."""
     command = [sys.executable, "-m", "benchmarks", name, "--quick"]

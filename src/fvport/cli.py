@@ -4,18 +4,25 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from fvport.verbs import app, audit, gate, machine, media, models, port, weights
 
-__all__ = ["app", "audit", "gate", "machine", "main", "media", "models", "port", "weights"]
+def __getattr__(name: str) -> Any:
+    """`app`: the typer application with every verb on it, built when it is first asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fvport.verbs import app, audit, gate, machine, media, models, port, weights  # noqa: F401
+
+    return app
 
 
 def main() -> None:
     """Entry point: whatever goes wrong is one sentence on standard error and an exit code, never a traceback."""
-    from fvport import trouble
+    from fvport import quick, trouble
 
     with trouble.told(as_json="--json" in sys.argv[1:]):
-        trouble.run(app)
+        if not quick.answered(sys.argv[1:]):
+            trouble.run(__getattr__("app"))
 
 
 if __name__ == "__main__":

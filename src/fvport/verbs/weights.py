@@ -35,8 +35,7 @@ def inspect(
     """Say what a release holds, from headers only: fvport inspect official_weights/tiny_wan"""
     from fvport.weights import remote
 
-    found = remote.inspect(path, revision)
-    out(found.to_json(), as_json, found.text())
+    print(remote.inspect(path, revision).shown(as_json))
 
 
 @app.command()

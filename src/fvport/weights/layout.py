@@ -186,6 +186,10 @@ class Inspection:
 
         return show.inspection(self)
 
+    def shown(self, as_json: bool) -> str:
+        """What `fvport inspect` prints: JSON in one line, or a table."""
+        return json.dumps(self.to_json()) if as_json else self.text()
+
 
 def _component_from(name: str, entry: dict[str, Any]) -> ComponentInfo:
     return ComponentInfo(
@@ -223,14 +227,14 @@ def _elements(shape: tuple[int, ...]) -> int:
 
 def inspect(path: Path | str) -> Inspection:
     """Read a release from a folder or one weight file. BlockedError (exit 3) when it is not there or is broken."""
-    from fvport.weights import diffusers_layout, raw_layout
-
     path = Path(path)
     if not path.exists():
         todo = "Give a local folder or file, or a hub id to `fvport inspect`; `fvport prep` fetches one"
         raise BlockedError("no such checkpoint", where=str(path), todo=todo)
-    if path.is_file():
-        return raw_layout.single_file(path)
     if (path / "model_index.json").is_file():
+        from fvport.weights import diffusers_layout
+
         return diffusers_layout.read(path)
-    return raw_layout.read(path)
+    from fvport.weights import raw_layout
+
+    return raw_layout.single_file(path) if path.is_file() else raw_layout.read(path)

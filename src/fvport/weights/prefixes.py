@@ -43,7 +43,9 @@ def split(
     `guess({name without prefix: full name})` may say the kind of a group whose prefix no table knows, or "".
     """
     sorter = _Sorter(frozenset(containers), guess or (lambda names: ""))
-    parts = sorter.level("", list(names), "component")
+    listed = list(names)
+    place = {name: n for n, name in enumerate(listed)}
+    parts = sorted(sorter.level("", listed, "component"), key=lambda part: place[part.names[0]])
     return _named(_averages(_without_stubs(parts)))
 
 
