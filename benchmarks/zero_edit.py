@@ -26,7 +26,7 @@ CHECKS = ("mapping", "keys", "config", "parity")
 QUICK = ("qwen3", "clip_text")
 PLACES = {  # component names that FastVideo has loaders for, by kind: so many of a kind go into one release
     "text_encoder": ("text_encoder", "text_encoder_2", "text_encoder_3"),
-    "image_encoder": ("image_encoder",),
+    "image_encoder": ("image_encoder", "image_encoder_2", "image_encoder_3"),
     "audio_encoder": ("audio_encoder",),
     "conditioner": ("conditioner",),
 }

@@ -2,9 +2,9 @@
 """Encoders that FastVideo's table of component loaders has no row for: audio encoders, and conditioners with a config.
 
 FastVideo 0.2.1 hands a component of a name it does not know to transformers' AutoModel, and its loader of conditioners
-builds the class without a config and loads without being strict. A port's encoder of these kinds is loaded by the second
-half of FastVideo's own encoder loader: the class that the load tree names, its config brought up to date with the
-checkpoint's JSON, `load_weights`, and the loader's check that nothing stayed empty.
+builds the class without a config and loads without being strict. A port's encoder of these kinds is loaded by the
+second half of FastVideo's own encoder loader: the class that the load tree names, its config brought up to date with
+the checkpoint's JSON, `load_weights`, and the loader's check that nothing stayed empty.
 """
 
 from __future__ import annotations

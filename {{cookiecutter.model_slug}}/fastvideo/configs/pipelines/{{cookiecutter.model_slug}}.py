@@ -84,6 +84,16 @@ def text_encoders() -> tuple[EncoderConfig, ...]:
 {% endif %}
 {% endif %}
 
+{% if images | length > 1 %}
+
+def image_encoders() -> tuple[EncoderConfig, ...]:
+    return (
+{% for c in images %}
+        {{ c.config_class }}(),
+{% endfor %}
+    )
+{% endif %}
+
 
 {% for c in p.components if c.mode == "external" and c.kind in ("vae", "text_encoder", "image_encoder") %}
 # FVPORT-DECIDE: {{ c.name }} is external and has no config here: how does the pipeline load and call it?
@@ -119,6 +129,10 @@ class {{ p.pipeline_config_class }}(PipelineConfig):
 {% for c in images[:1] %}
     image_encoder_config: EncoderConfig = field(default_factory={{ c.config_class }})
 {% endfor %}
+{% if images | length > 1 %}
+    image_encoder_configs: tuple[EncoderConfig, ...] = field(default_factory=image_encoders)
+    image_encoder_precisions: tuple[str, ...] = ("fp32", ) * {{ images | length }}
+{% endif %}
 
     # {{ "As most of the checkpoint's values are stored" if p.dit.precision else "FastVideo's own default (what the checkpoint stores is not known)" }}; the gate compares in fp32.
     dit_precision: str = "{{ p.dit.precision or "bf16" }}"
