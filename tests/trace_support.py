@@ -117,7 +117,9 @@ class Native(nn.Module):
         self.norm_out, self.proj_out = nn.LayerNorm(DIM, 1e-6), nn.Linear(DIM, 8)
 
     def forward(self, hidden: Any) -> Any:
-        return self.proj_out(self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], self.theta))))
+        return self.proj_out(
+            self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], self.theta)))
+        )
 
 
 def official() -> Official:
@@ -161,7 +163,7 @@ def inputs() -> dict[str, Any]:
 
 
 def record_official(folder: Path, **job: Any) -> tuple[dict[str, Any], dict[str, Any], Any, Any]:
-    """(modules, the case's record, its store, the parameters' store) of the official side, as its process makes them."""
+    """(modules, the case's record, its store, the parameters' store) of the official side, as its process does."""
     import json
 
     from safetensors.torch import save_file
@@ -177,7 +179,7 @@ def record_official(folder: Path, **job: Any) -> tuple[dict[str, Any], dict[str,
     answer = oracle_trace.Tracer(_Run({**plain, **job}), record, probe).all()
     found = json.loads((folder / "case000.json").read_text(encoding="utf-8"))
     store = probe.Store.open(folder / "case000.bin")
-    return answer["modules"], found, store, probe.Store.open(folder / "params.bin")
+    return answer["modules"], found, store, probe.Store.open(folder / "params.bin") if answer["params"] else None
 
 
 def sides(model: Any, recorded: Any) -> trace.Sides:

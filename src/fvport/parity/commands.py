@@ -46,7 +46,7 @@ def trace(port: Port, name: str, *, case: str = "", device: str = "auto") -> Tra
     if mine or theirs:
         lines.append(f"  without a partner: {len(mine)} native, {len(theirs)} official modules (--json lists them)")
     lines += [f"  the comparison of its outputs: {'every output agrees' if agrees else 'red'}"]
-    return Traced(data, agrees and not data["native"], [*lines, *(f"  {file}" for file in data["files"])])
+    return Traced(data, agrees and data["native"] is None, [*lines, *(f"  {file}" for file in data["files"])])
 
 
 def trace_from(port: Port, name: str, native: Path, official: Path | None = None) -> Traced:

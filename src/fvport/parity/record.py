@@ -125,6 +125,8 @@ class Recorder(_Hooks):
 
     def after(self, name: str, call: int, module: Any, output: Any) -> Any:
         self._note(name, call, "out", probe.flatten(output, "out"))
+        if call == 0:
+            self.modules[name] = self.modules.pop(name)  # in order of ending, as FastVideo's trace is
         self.order.append([name, call])
 
     def _note(self, name: str, call: int, side: str, tensors: list[tuple[str, Any]]) -> None:

@@ -88,7 +88,12 @@ class Strength:
         )
 
 
-Localise = Callable[[str], str | None]  # a case -> the native module that the trace names
+@dataclass(frozen=True)
+class Localiser:
+    """`name(case)`: the native module that the trace names, None for none. `paired`: the modules it can name."""
+
+    name: Callable[[str], str | None]
+    paired: frozenset[str]
 
 
 def measure(
@@ -99,7 +104,7 @@ def measure(
     rerun: Rerun,
     *,
     only: list[Fault] | None = None,
-    localise: Localise | None = None,
+    localise: Localiser | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Strength:
     """Plant every fault that has a place in `module`; it is as before afterwards, or FvportError says that it is not.
@@ -124,7 +129,7 @@ def measure(
     return result
 
 
-def _try(fault: Fault, planted: Planted, name: str, judge: _Judge, localise: Localise | None) -> Tried:
+def _try(fault: Fault, planted: Planted, name: str, judge: _Judge, localise: Localiser | None) -> Tried:
     tried = Tried(fault.id, name, fault.group, fault.title, fault.like, planted.words)
     with planted.context:
         found = judge.red()
@@ -138,28 +143,28 @@ def _try(fault: Fault, planted: Planted, name: str, judge: _Judge, localise: Loc
             tried.reveal = " or ".join(x for x in (fault.reveal, shown) if x) if shown else ""
     tried.expected = list(planted.expected)
     if tried.localised_to is not None:
-        tried.localised = right_module(tried.localised_to, tried.expected)
+        tried.localised = right_module(tried.localised_to, tried.expected, localise.paired if localise else frozenset())
     return tried
 
 
-def _localised(localise: Localise, case: str) -> str:
+def _localised(localise: Localiser, case: str) -> str:
     try:
-        return localise(case) or "(none)"
+        named = localise.name(case)
+        return "(none)" if named is None else named
     except Exception as error:  # noqa: BLE001 - a fault may break the model so that it cannot run
         return f"(the trace raised {type(error).__name__})"
 
 
-def right_module(named: str, expected: list[str]) -> bool:
-    """The named module is one of those with the fault, or the nearest around or in it."""
-    if not expected:
-        return False
-    return any(
-        named == e
-        or (e and named.startswith(e + "."))
-        or e.rpartition(".")[0] == named
-        or (not e and named == "(call)")
-        for e in expected
-    )
+def right_module(named: str, expected: list[str], paired: frozenset[str]) -> bool:
+    """The named module is one of those with the fault, or the nearest one around it that has a partner."""
+    homes = {_home(name, paired) for name in expected}
+    return named in homes or named in expected or ("" in homes and named == "(call)")
+
+
+def _home(name: str, paired: frozenset[str]) -> str:
+    while name and name not in paired:
+        name = name.rpartition(".")[0]
+    return name
 
 
 class _Judge:

@@ -26,7 +26,7 @@ class Trace:
     component: str
     case: str
     sentence: str = ""
-    native: str = ""
+    native: str | None = None  # "" is the model itself, "(call)" the test that calls it, None: nothing differs
     official: list[str] = field(default_factory=list)
     native_line: str = ""
     official_line: str = ""
@@ -193,9 +193,10 @@ def _tensors(sides: Sides) -> dict[str, list[Any]]:
 
 
 def _sentence(trace: Trace, first: Finding) -> str:
-    where = f"{_name(trace.native)} ({trace.native_line})"
+    native = trace.native or ""
+    where = f"{_name(native)} ({trace.native_line})"
     against = f"{' + '.join(_name(o) for o in trace.official)} ({trace.official_line})"
-    if trace.native == "(call)":
+    if native == "(call)":
         return (
             f"the test's call gives the model another {first.label} ({trace.size:.2e} off): look at call() of the test"
         )

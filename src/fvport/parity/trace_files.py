@@ -150,7 +150,10 @@ def plot(found: Trace) -> str:
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         at = LEFT + number * 260
         parts.append(f'<text x="{at}" y="{HEIGHT - 12}" font-size="12" fill="{colour}">{html.escape(name)}</text>')
-    first = next((i for i, row in enumerate(rows) if found.native and row["native"] in (found.native, found.at)), None)
+    first = next(
+        (i for i, row in enumerate(rows) if found.native is not None and row["native"] == (found.at or found.native)),
+        None,
+    )
     if first is not None:
         label = html.escape(found.native or "(the model itself)")
         parts.append(f'<path d="M{x(first):.1f} {TOP}V{HEIGHT - 50}" stroke="#d62728" stroke-dasharray="4 3"/>')

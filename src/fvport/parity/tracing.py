@@ -114,7 +114,7 @@ def strength_of(
     )
 
 
-def _localiser(side: NativeSide) -> Callable[[str], str | None] | None:
+def _localiser(side: NativeSide) -> strength.Localiser | None:
     """Names the first module that differs by itself in a case; each case is recorded officially when it is first asked.
 
     What differs in a sound run too (two ways to write one thing) is learned then, and left out. The fault is in the
@@ -127,9 +127,9 @@ def _localiser(side: NativeSide) -> Callable[[str], str | None] | None:
     sound = {case: _marks(both) for case, both in sides.items()}
 
     def localise(case: str) -> str | None:
-        return trace.examine(sides[case], ignore=sound[case], why=False, drifts=False).native or None
+        return trace.examine(sides[case], ignore=sound[case], why=False, drifts=False).native
 
-    return localise
+    return strength.Localiser(localise, frozenset(next(iter(sides.values())).pairs.pairs))
 
 
 def _marks(both: trace.Sides) -> frozenset[str]:
