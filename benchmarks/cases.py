@@ -121,6 +121,13 @@ def mapping_suggest(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def zero_edit(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/zero_edit.py."""
+    from benchmarks.zero_edit import zero_edit as case
+
+    return case(scratch, quick)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "bake": bake,
     "convert": convert,
@@ -130,6 +137,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "mapping_suggest": mapping_suggest,
     "ssim": ssim,
     "startup": startup,
+    "zero_edit": zero_edit,
 }
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 
 from benchmarks import encoder_cases
 from benchmarks.cases import ROOT, Case
-from benchmarks.measure import Run, run
+from benchmarks.measure import Run
 
 CHECKS = ("mapping", "keys", "config", "parity")
 QUICK = ("qwen3", "clip_text")
@@ -137,33 +138,35 @@ def _port(batch: dict[str, Subject], folder: Path) -> tuple[Path, str]:
     for words in steps:
         done = _fvport(*words)
         if done.returncode:
-            return port, f"{words[0]}: {_last(done.output)}"
+            return port, f"{words[0]}: {_last(done)}"
     return port, ""
 
 
-def _fvport(*words: object) -> Run:
-    env = {"FVPORT_ENV": str(Path(sys.prefix)), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    return run([sys.executable, "-m", "fvport.cli", *words], cwd=ROOT, env=env)
+def _fvport(*words: object) -> subprocess.CompletedProcess[str]:
+    env = {"FVPORT_ENV": str(Path(sys.prefix)), "OMP_NUM_THREADS": "1", **os.environ}
+    command = [sys.executable, "-m", "fvport.cli", *map(str, words)]
+    # Not measured: the watcher of memory would cost as much as a small check.
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
-def _verdict(done: Run, component: str) -> tuple[str, str]:
+def _verdict(done: subprocess.CompletedProcess[str], component: str) -> tuple[str, str]:
     """(reason or '', what the component's items say) of a check's record."""
     try:
-        record = json.loads(done.output[done.output.index("{\n") :])
+        record = json.loads(done.stdout[done.stdout.index("{\n") :])
     except ValueError:
-        return _last(done.output), "no record"
+        return _last(done), "no record"
     own = [item for item in record.get("items", []) if item.get("component") in (component, "", None)]
     red = [item for item in own if item["verdict"] != "pass"]
     passed = [item for item in own if item["verdict"] == "pass" and item.get("component") == component]
     if red:
         return "; ".join(f"{item['name']} {item['verdict']}: {item['reason']}"[:400] for item in red[:3]), "red"
     if not passed:
-        return f"no item speaks of {component} ({_last(done.output)})", "nothing ran"
+        return f"no item speaks of {component} ({_last(done)})", "nothing ran"
     return "", f"{len(passed)} items"
 
 
-def _last(output: str) -> str:
-    lines = [line for line in output.strip().splitlines() if line.strip()]
+def _last(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     return " ".join(lines[-3:])[:600] if lines else "it said nothing"
 
 
