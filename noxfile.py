@@ -129,6 +129,8 @@ GATE = {
     "config": "Native configs, schedules and token ids equal the official ones.",
     "conversion": "The load tree loads whole, and every tensor is the one it claims to be.",
     "parity": "Each component equals the official one on the same inputs.",
+    "strength": "Faults that ports really had, planted one at a time: how many parity sees.",
+    "trace": "The first module of a component that differs by itself: nox -s trace -- transformer",
     "smoke": "Imports, registry, presets and class resolution are the port's.",
     "pipeline": "Same seed, same call: latents and frames agree.",
     "ssim": "Generated media against references that the official pipeline made.",

@@ -17,7 +17,8 @@ from bake_helpers import bake, release
 from fvport.scaffold import facts
 
 SESSIONS = [
-    "env", "prep", "workspace", "mapping", "keys", "config", "conversion", "parity", "smoke", "pipeline", "ssim",
+    "env", "prep", "workspace", "mapping", "keys", "config", "conversion", "parity", "strength", "trace",
+    "smoke", "pipeline", "ssim",
     "example", "docs", "boundary", "gate", "report", "plan",
 ]  # fmt: skip
 STUB = '#!/bin/sh\necho "$@" >> calls\necho slug=$FVPORT_SLUG >> calls\n'

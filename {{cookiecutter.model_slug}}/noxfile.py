@@ -130,6 +130,18 @@ def parity(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def strength(session: nox.Session) -> None:
+    """Faults that ports really had, planted one at a time: how many parity sees, and where (parity reads it)."""
+    fvport(session, "strength")
+
+
+@nox.session(default=False)
+def trace(session: nox.Session) -> None:
+    """The first module of a component that differs by itself, and why: nox -s trace -- transformer"""
+    fvport(session, "trace")
+
+
+@nox.session(default=False)
 def smoke(session: nox.Session) -> None:
     """Imports, EntryClass, registry, presets, load, and which class is really resolved."""
     fvport(session, "check", "smoke")
