@@ -12,6 +12,8 @@ import tempfile
 
 import torch
 
+_LOADED = {}  # oracle.py has one
+
 
 def release(folder):
     """(the release's config, its tensors)."""
