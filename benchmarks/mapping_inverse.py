@@ -16,14 +16,21 @@ from fvport.weights.mapping import Rule, Rules
 _parser: Any = getattr(re, "_parser", None) or __import__("sre_parse")
 
 
-def official_names(rules: Rules, native: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """{official name: shape}. The parts of a merge are taken as equal shares of dimension 0."""
+def official_names(
+    rules: Rules, native: Mapping[str, Sequence[int]], heads: tuple[int, int] = (1, 1)
+) -> dict[str, list[int]]:
+    """{official name: shape}. The parts of a merge are equal shares of dimension 0, but for q, k, v: by their heads
+    (of the queries, of keys and values).
+    """
+    queries, keys = heads
     found: dict[str, list[int]] = {}
     for name, shape in native.items():
         for source, index, count in _sources(rules, name):
             placed = rules.place(source)
             if (placed.target, placed.index, placed.count) == (name, index, count):
                 first = [shape[0] // count] if count else list(shape[:1])
+                if count == 3:
+                    first = [shape[0] * (keys if index else queries) // (queries + 2 * keys)]
                 found.setdefault(source, [*first, *shape[1:]])
     return found
 

@@ -101,7 +101,7 @@ def _table(name: str, cls: type, configs: dict[str, type]) -> dict[str, Any]:
     rules = Rules.from_fastvideo(names, stacked)
     for origin, official in (
         ("official class", _official_class(name, arch)),
-        ("rules read backwards", official_names(rules, native)),
+        ("rules read backwards", official_names(rules, native, _heads(arch))),
     ):
         truth = _truth(rules, official, native)
         covered = len({target for target, _, _ in truth.values()} & set(native))
@@ -109,6 +109,11 @@ def _table(name: str, cls: type, configs: dict[str, type]) -> dict[str, Any]:
             official = {key: shape for key, shape in official.items() if key in truth}
             return {"origin": origin, "rules": len(rules.rules), "native": native, "official": official, "truth": truth}
     return {"reason": f"FastVideo's rules reach {covered} of {len(native)} native names"}
+
+
+def _heads(arch: Any) -> tuple[int, int]:
+    queries = getattr(arch, "num_attention_heads", None) or 1
+    return queries, getattr(arch, "num_key_value_heads", None) or queries
 
 
 def _truth(rules: Rules, official: dict[str, Any], native: dict[str, Any]) -> dict[str, Any]:
