@@ -94,6 +94,14 @@ def test_a_huge_header_costs_no_memory(tmp_path):
     tracemalloc.stop()
 
 
+def test_a_git_lfs_pointer_has_its_word(tmp_path):
+    """A clone without LFS holds pointers under the files' names: that is said, and how to get the files."""
+    file = tmp_path / "model.safetensors"
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    with pytest.raises(BlockedError, match=r"Git LFS pointer.*git lfs pull"):
+        manifest.read_any(file)
+
+
 def test_a_missing_file_says_so(tmp_path):
     """A file that is not there is exit code 3, not a traceback."""
     with pytest.raises(BlockedError, match="No such file"):

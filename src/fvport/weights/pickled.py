@@ -159,7 +159,7 @@ class _Reader:
             elif isinstance(item, vm.Opaque):
                 if item.unreadable:
                     self.bad(f"its tensor {'.'.join(path)[:120]!r} {item.unreadable}", SAVE_ANEW)
-            elif isinstance(item, LOOKED_INTO) and id(item) not in above and len(path) < MAX_DEPTH:
+            elif isinstance(item, (vm.Table, list, tuple)) and id(item) not in above and len(path) < MAX_DEPTH:
                 held = item.pairs if isinstance(item, vm.Table) else list(enumerate(item))
                 visits += len(held)
                 inner = [(_word(k, n), v) for n, (k, v) in enumerate(held) if isinstance(v, LOOKED_INTO)]
