@@ -83,7 +83,7 @@ def env(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def prep(session: nox.Session) -> None:
-    """Link or fetch the official weights and lock them in port.lock.json."""
+    """Official code at its commit, official weights fetched or linked and locked, imports of the official side checked."""
     fvport(session, "prep")
 
 

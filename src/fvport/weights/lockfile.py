@@ -23,6 +23,7 @@ from fvport.weights import manifest, show, sides
 SCHEMA = 1
 PIECE = 1 << 24
 WHOLE_FILES = ("monolithic", "raw_official", "mixed", "custom")  # layouts where a component may be a part of a file
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 RULING = (".json", ".yaml", ".yml", ".toml")  # files at a release's top that choose between the others
 SMALL = 8 << 20
 
@@ -149,10 +150,20 @@ def entry(port: Port, component: Component, hashes: Hashes) -> dict[str, Any]:
 
 def contents(file: Path) -> tuple[dict[str, tuple[str, list[int]]], dict[str, str]]:
     """({tensor: (dtype, shape)}, metadata) of a weight file, from its header; ({}, {}) of any other file."""
+    if file.suffix in PICKLES:
+        return _pickled(file), {}
     if file.suffix != ".safetensors":
         return {}, {}
     held = {name: (info.dtype, list(info.shape)) for name, info in manifest.read_header(file).items()}
     return held, manifest.read_metadata(file)
+
+
+def _pickled(file: Path) -> dict[str, tuple[str, list[int]]]:
+    """The tensors of a `.pt .pth .ckpt .bin` file; {} of one that cannot be read as weights: its bytes are locked."""
+    try:
+        return {name: (info.dtype, list(info.shape)) for name, info in manifest.read_any(file).items()}
+    except BlockedError:
+        return {}
 
 
 def ruling(port: Port, hashes: Hashes) -> list[dict[str, Any]]:
