@@ -128,7 +128,15 @@ def zero_edit(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def audit(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/audit.py."""
+    from benchmarks.audit import audit as case
+
+    return case(scratch, quick)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
+    "audit": audit,
     "bake": bake,
     "convert": convert,
     "demo": demo,

@@ -138,7 +138,7 @@ def flow_unipc() -> list[Case]:
 
 
 def flow_map() -> list[Case]:
-    """AnyFlow's Euler scheduler: the native class is called by keyword, its schedule has the final zero in timesteps."""
+    """AnyFlow's Euler scheduler: the native one is called by keyword and has the final zero among its timesteps."""
 
     def official(scheduler: Any, given: dict[str, Any]) -> dict[str, Any]:
         scheduler.set_timesteps(6)

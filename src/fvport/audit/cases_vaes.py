@@ -98,7 +98,8 @@ def flux2() -> list[Case]:
     )
 
     def statistics(model: Any, given: dict[str, Any]) -> dict[str, Any]:
-        return {"bn_mean": model.bn.running_mean, "bn_var": model.bn.running_var, "bn_eps": float(model.bn.eps)}
+        found = {"bn_mean": model.bn.running_mean, "bn_var": model.bn.running_var, "bn_eps": float(model.bn.eps)}
+        return {**decoded(model, given), **found}
 
     def tiled(model: Any, given: dict[str, Any]) -> dict[str, Any]:
         model.enable_tiling()
@@ -269,16 +270,18 @@ def hunyuan15() -> list[Case]:
         },
         native_config=f"{CONFIG}.hunyuan15vae:Hunyuan15VAEConfig",
     )
+    world = replace(
+        base,
+        name="hyworld_vae",
+        native=f"{NATIVE}.hyworldvae:AutoencoderKLHYWorld",
+        record={"_class_name": "AutoencoderKLHYWorld"},
+        what="HY-World's copy of the HunyuanVideo 1.5 VAE",
+    )
     return [
         base,
         base.variant("image", "one frame", inputs=pair((1, 3, 1, 16, 32), (1, 4, 1, 1, 2))),
-        replace(
-            base,
-            name="hyworld_vae",
-            native=f"{NATIVE}.hyworldvae:AutoencoderKLHYWorld",
-            record={"_class_name": "AutoencoderKLHYWorld"},
-            what="HY-World's copy of the HunyuanVideo 1.5 VAE",
-        ),
+        world,
+        world.variant("image", "one frame", inputs=pair((1, 3, 1, 16, 32), (1, 4, 1, 1, 2))),
     ]
 
 

@@ -33,8 +33,8 @@ class Place:
         except (ImportError, AttributeError, OSError, TypeError):
             return self.target
         at = next((i for i, text in enumerate(lines) if self.snippet in text), 0) if self.snippet else 0
-        where = Path(*file.parts[file.parts.index(module.split(".")[0]) :])
-        return f"{where.as_posix()}:{max(first, 1) + at}"
+        depth = module.count(".") + 1 + (file.name == "__init__.py")
+        return f"{Path(*file.parts[-depth:]).as_posix()}:{max(first, 1) + at}"
 
 
 @dataclass(frozen=True)

@@ -246,19 +246,8 @@ FINDINGS = [
         Place(f"{A}.autoencoder_kl_hunyuanvideo15:HunyuanVideo15AttnBlock.forward", "prepare_causal_attention_mask"),
         Place(f"{N}.vaes.hyworldvae:AutoencoderKLHYWorld._decode", "for i in range(num_frame)"),
         ("hyworld_vae",),
-        "encode and decode all frames at once",
-        (
-            Edit(
-                f"{N}.vaes.hyworldvae:AutoencoderKLHYWorld._encode",
-                "_, _, num_frame, _, _ = x.shape",
-                "return self.encoder(x)",
-            ),
-            Edit(
-                f"{N}.vaes.hyworldvae:AutoencoderKLHYWorld._decode",
-                "_, _, num_frame, _, _ = z.shape",
-                "return self.decoder(z)",
-            ),
-        ),
+        "let the attention of the middle block see the chunks before",
+        "hyworld_attention",
     ),
     Finding(
         "FV-U01",

@@ -121,15 +121,37 @@ def attempt(case: Case, side: Side, folder: Path) -> tuple[dict[str, Any], Any]:
 
 
 def compared(case: Case, side: Side, module: Any) -> dict[str, Any]:
-    """The port's comparison of one native call; calling it twice must give the same."""
+    """The port's comparison of a native call, and of a second one: a call may leave no state and change no input."""
     from fvport.models import forked, native_audit
 
-    try:
-        tensors, containers = tree.outputs(native_audit.call(case, module, copy.deepcopy(side.given)))
-    except Exception as error:  # noqa: BLE001 - the verdict
-        return {"verdict": "blocked", "problem": f"the native side raised {forked.describe(error)}"}
-    results = compare.compare_outputs(side.outputs, compare.Outputs(tensors, containers), Tolerance(factor=FACTOR))
+    results: list[compare.Result] = []
+    for time_ in ("", "again/"):
+        given = copy.deepcopy(side.given)
+        try:
+            tensors, containers = tree.outputs(native_audit.call(case, module, given))
+        except Exception as error:  # noqa: BLE001 - the verdict
+            when = " when it was called again" if time_ else ""
+            return {"verdict": "blocked", "problem": f"the native side raised{when} {forked.describe(error)}"}
+        if changed := modified(side.given, given):
+            return {"verdict": "differs", "problem": f"the native side changed its inputs in place ({changed})"}
+        rows = compare.compare_outputs(side.outputs, compare.Outputs(tensors, containers), Tolerance(factor=FACTOR))
+        for row in rows:
+            row.output = time_ + row.output
+        results += rows
+        if not all(row.ok for row in rows):
+            break
     return verdict(results)
+
+
+def modified(before: Any, after: Any) -> str:
+    """The names of input tensors that a call changed, or ''."""
+    import torch
+
+    first: dict[str, Any] = {}
+    second: dict[str, Any] = {}
+    tree.pack(before, "input", first)
+    tree.pack(after, "input", second)
+    return ", ".join(name for name in first if name not in second or not torch.equal(first[name], second[name]))
 
 
 def verdict(results: list[compare.Result]) -> dict[str, Any]:

@@ -406,3 +406,28 @@ def wan_tiles() -> None:
         return torch.clamp(merged[..., : z.shape[-2] * ratio, : z.shape[-1] * ratio], -1.0, 1.0)
 
     AutoencoderKLWan.decode = decode
+
+
+def hyworld_attention() -> None:
+    """HY-World's VAE: the attention of a middle block sees the chunks before, as the convolutions' caches do."""
+    import torch
+    from fastvideo.models.vaes import hyworldvae
+
+    def forward(self: Any, states: Any, feat_cache: Any = None, feat_idx: Any = None) -> Any:
+        states = self.resnets[0](states, feat_cache, feat_idx)
+        for index, (attention, resnet) in enumerate(zip(self.attentions, self.resnets[1:], strict=True)):
+            past = self.__dict__.setdefault("past", {})
+            past[index] = torch.cat([past[index], states], dim=2) if index in past else states
+            states = attention(past[index])[:, :, -states.shape[2] :]
+            states = resnet(states, feat_cache, feat_idx)
+        return states
+
+    clear = hyworldvae.AutoencoderKLHYWorld.clear_cache
+
+    def clear_cache(self: Any) -> None:
+        clear(self)
+        for module in self.modules():
+            module.__dict__.pop("past", None)
+
+    hyworldvae.HYWorldMidBlock.forward = forward
+    hyworldvae.AutoencoderKLHYWorld.clear_cache = clear_cache
