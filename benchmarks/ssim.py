@@ -73,6 +73,7 @@ def _detail(runs: dict[str, list[Run]], count: int, absent: list[str], quick: bo
         "frames": count,
         "size": [HEIGHT, WIDTH, 3],
         "frames_a_second": fps,
+        "cpu_seconds_a_frame": {n: round(statistics.median(one["cpu"] for one in e), 5) for n, e in said.items()},
         "mean": {name: round(statistics.mean(each), 8) for name, each in values.items()},
         "definitions": {name: each[-1]["definition"] for name, each in said.items()},
         "absent": absent,
@@ -132,9 +133,13 @@ def read(file: Path) -> Iterator[Any]:
 def ours(folder: Path, metric: str = "ssim", loops: int = 1) -> tuple[list[float], str]:
     from fvport.media import measures
 
-    a, b = (itertools.chain.from_iterable(read(folder / name) for _ in range(loops)) for name in ("a.rgb", "b.rgb"))
+    a, b = (again(folder / name, loops) for name in ("a.rgb", "b.rgb"))
     series = measures.measure(a, b, [metric])[metric]
     return series.values, series.definition
+
+
+def again(file: Path, loops: int) -> Iterator[Any]:
+    return itertools.chain.from_iterable(read(file) for _ in range(loops))
 
 
 def each(folder: Path, one: Callable[[Any, Any], float], definition: str) -> tuple[list[float], str]:
@@ -209,17 +214,18 @@ WAYS: dict[str, Callable[[Path], tuple[list[float], str]]] = {
 
 
 def main(way: str, folder: Path) -> None:
-    """Print frames a second of one way, imports and start-up left out (FFmpeg's own start-up counts)."""
+    """Print frames a second of one way, imports left out (FFmpeg's start-up counts)."""
     imports = {"ours": "fvport.media.measures", **NEEDS}
     for name, module in imports.items():
         if way.startswith(name):
             importlib.import_module(module)
     if way.startswith("ours"):
         importlib.import_module("cv2")
-    start = time.perf_counter()
+    start, before = time.perf_counter(), sum(os.times()[:4])
     values, definition = WAYS[way](folder)
-    fps = len(values) / (time.perf_counter() - start)
-    print(json.dumps({"fps": fps, "values": values, "definition": definition}))
+    seconds, cpu = time.perf_counter() - start, sum(os.times()[:4]) - before
+    told = {"fps": len(values) / seconds, "cpu": cpu / len(values), "values": values, "definition": definition}
+    print(json.dumps(told))
 
 
 # --- real footage -----------------------------------------------------------------------------------------------------
