@@ -83,7 +83,7 @@ def env(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def prep(session: nox.Session) -> None:
-    """Official code at its commit, official weights fetched or linked and locked, imports of the official side checked."""
+    """Official code at its commit, official weights there and locked, imports of the official side checked."""
     fvport(session, "prep")
 
 
