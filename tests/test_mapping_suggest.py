@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
+from weights_support import Native, make_port, transformer
 
+from fvport import spec
 from fvport.cli import app
 from fvport.errors import UsageError
-from fvport.weights import suggest_input
+from fvport.weights import prep, suggest_input
 from fvport.weights.lint import lint
-from fvport.weights.mapping import produced
+from fvport.weights.mapping import Rules, produced
 from fvport.weights.operations import Tensor
 from fvport.weights.suggest import solve, suggest
 from fvport.weights.suggest_rules import leaf_pairs
@@ -165,3 +167,43 @@ def test_a_table_that_is_none_is_refused(tmp_path, text):
         suggest_input.table(tmp_path / "names.json")
     with pytest.raises(UsageError, match="nothing here"):
         suggest_input.table(tmp_path / "gone.json")
+
+
+def test_a_component_of_a_port(tmp_path, monkeypatch):
+    """Inside a port both sides are the component's own, and what port.toml excludes is left out."""
+    port = make_port(tmp_path)
+    prep.run(port)
+    native = Native(monkeypatch, tmp_path / "states")
+    found = suggest_input.for_port(spec.load(port.root), "transformer").components[0]
+    assert found.component == "transformer"
+    assert (found.unplaced, found.missing) == ([], [])
+    wanted = Rules.from_fastvideo(native.names).apply(transformer()).targets()
+    made = found.rules.apply(transformer()).targets()
+    assert {name: [i.source for i in items] for name, items in made.items()} == {
+        name: [i.source for i in items] for name, items in wanted.items()
+    }
+
+
+SEGMENTS = st.sampled_from(
+    ["a", "b", "0", "1", "2", "10", "attn", "to_q", "q", "norm1", "x#", "(", "weight", "bias", ""]
+)
+NAMES = st.lists(SEGMENTS, min_size=1, max_size=4).map(".".join)
+SHAPES = st.sampled_from([(), (0,), (2,), (2, 2), (4, 2), (6, 2), (2, 3), (2, 3, 1, 1)])
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(st.dictionaries(NAMES, SHAPES, max_size=9), st.dictionaries(NAMES, SHAPES, max_size=9))
+def test_any_two_tables_end_in_rules_that_hold(official, native):
+    """Odd names and shapes never end in a traceback, and every rule makes names that are there, of their shapes."""
+    found = suggest(official, native)
+    placed = [name for name in official if name not in found.unplaced]  # the others have no rule to hold
+    targets = found.rules.apply(placed).targets()
+    passing = [re.compile(pattern) for pattern in found.passthrough]
+    for target, items in targets.items():
+        if any(item.rules for item in items):
+            made = produced(items, [Tensor("F32", official[item.source]) for item in items])
+            assert made.shape == native[target]
+        elif any(pattern.fullmatch(target) for pattern in passing):
+            assert target in native
+    json.dumps(found.to_json())
+    assert found.text()

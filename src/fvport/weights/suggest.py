@@ -119,6 +119,7 @@ def suggest(
 
 def solve(official: Mapping[str, Sequence[int]], native: Mapping[str, Sequence[int]]) -> State:
     """Every pairing that shapes allow and names support: the same leaves and shapes first, then looser."""
+    official, native = _plain(official), _plain(native)
     common = layer_counts(official) & layer_counts(native)
     state = State(units(official, common), units(native, common))
     _rounds(state)
@@ -127,6 +128,11 @@ def solve(official: Mapping[str, Sequence[int]], native: Mapping[str, Sequence[i
         _rounds(state)
     suggest_match.doubt_squares(state)
     return state
+
+
+def _plain(names: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
+    """Without names that hold a sign which a template or an alternative is written with: those are for a person."""
+    return {name: shape for name, shape in names.items() if name and not set(name) & set("#|*")}
 
 
 def _rounds(state: State) -> None:
