@@ -62,7 +62,7 @@ def lint(
         if broken := list(RULES[code](case)):
             return broken  # nothing can be applied
     found = [finding for function in RULES.values() for finding in function(case)]
-    keep = ("FV105", "FV106", "FV107", "FV110", "FV111", "FV119", "FV120")
+    keep = ("FV105", "FV106", "FV107", "FV110", "FV111", "FV120")
     if reuse:
         found = [f if f.code in keep else replace(f, severity="note") for f in found]
     return [_accepted(finding, accept or {}) for finding in found]
