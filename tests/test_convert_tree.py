@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -168,7 +169,7 @@ def test_the_new_tree_takes_the_old_ones_place(made, tmp_path, monkeypatch, exch
     out = tmp_path / "out"
     write(made, out)
     if not exchange:
-        monkeypatch.setattr(tree.ctypes, "CDLL", lambda *_, **__: (_ for _ in ()).throw(OSError()))
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: (_ for _ in ()).throw(OSError()))
     other = plan(release(tmp_path / "release", {**tensors(), "vae.c": some(2)}))
     assert write(other, out, sync=True).made
     assert "c" in manifest.read_weights(out / "vae").tensors

@@ -6,13 +6,13 @@ The numbered rules themselves are in `lint.py` (FV114 and FV115 in `swaps.py`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from fvport.weights.mapping import Mapped, Placed, Rules
+from fvport.weights.patterns import concerns, concerns_any  # noqa: F401 - the names that lint goes by
 
 Shape = tuple[int, ...]
 NATIVE = "native:"  # prefix of an exclude pattern that is about native names (a buffer that nothing loads)
@@ -80,13 +80,3 @@ class Case:
     def taken(self, position: int) -> list[Placed]:
         """What the rule at this position takes."""
         return self._taken.get(position, [])
-
-
-def concerns(pattern: str, name: str) -> bool:
-    """A pattern of port.toml is about whole names; written with `^`, about all that begin so, as FastVideo's are."""
-    return bool(re.match(pattern, name) if pattern.startswith("^") else re.fullmatch(pattern, name))
-
-
-def concerns_any(patterns: Sequence[str], name: str) -> bool:
-    """One of the patterns concerns the name."""
-    return any(concerns(pattern, name) for pattern in patterns)

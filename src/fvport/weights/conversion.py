@@ -17,10 +17,10 @@ from typing import Any
 
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.weights import manifest
-from fvport.weights.case import concerns, concerns_any
 from fvport.weights.declaration import FILE, Declaration, Part, Rule
 from fvport.weights.manifest import TensorInfo
 from fvport.weights.operations import Operation, Tensor, chain, moves_bytes
+from fvport.weights.patterns import concerns, concerns_any
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 SHOWN = 8

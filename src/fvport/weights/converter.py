@@ -14,12 +14,14 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fvport.errors import BlockedError, FvportError
-from fvport.spec import Port
-from fvport.weights import conversion, declaration, retries, show, tree
+from fvport.weights import conversion, declaration, show, tree
 from fvport.weights.conversion import Conversion
+
+if TYPE_CHECKING:
+    from fvport.spec import Port
 
 RUN = "Run: fvport convert"
 SAY_EVERY = 2.0  # seconds
@@ -64,7 +66,7 @@ def run(port: Port, options: tree.Options | None = None, retry: dict[str, Any] |
     Raises UsageError for a declaration that cannot be read, FvportError for one that leaves something open,
     BlockedError for what is missing or broken.
     """
-    from fvport.weights import convert, prep
+    from fvport.weights import convert, prep, retries
 
     if not port.official.needs_conversion:
         what = f"a release in {port.official.layout} layout is loaded as it is: needs_conversion is false"

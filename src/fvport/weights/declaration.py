@@ -30,11 +30,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fvport.errors import BlockedError, UsageError, did_you_mean
-from fvport.spec import Port
 from fvport.weights.operations import Operation
+
+if TYPE_CHECKING:
+    from fvport.spec import Port
 
 NAMES = {"PIPELINE", "COMPONENTS", "SKIP", "INDEX", "SHARD_BYTES"}
 KEYS = ("class", "files", "prefix", "config", "rename", "rules", "skip", "folder", "only")

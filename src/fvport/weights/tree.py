@@ -11,7 +11,6 @@ a loss of power can cost files of a new tree, which then have other sizes than i
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, FvportError
-from fvport.weights import arithmetic, manifest, show
+from fvport.weights import manifest, show
 from fvport.weights.conversion import Conversion, Made
 from fvport.weights.declaration import Part
 from fvport.weights.kinds import kind_of
@@ -210,6 +209,8 @@ def _refused(error: OSError, target: Path, part: Path) -> BlockedError:
 def _fill(plan: Conversion, part: Path, options: Options, said: Callable[[int, int], None], result: Written) -> None:
     work = {name: component_shards(plan, name) for name in plan.tensors}
     if any(not made.moves_bytes for made_list in plan.tensors.values() for made in made_list):
+        from fvport.weights import arithmetic
+
         arithmetic.need_numpy()
     total, done = plan.bytes, 0
 
@@ -297,6 +298,8 @@ def _kept_nan(final: Path) -> dict[str, int]:
 
 
 def _computed(plan: Conversion, made: Made, target: Path, start: int, scratch: Path) -> int:
+    from fvport.weights import arithmetic
+
     bench = arithmetic.Workbench(plan.root, scratch)
     try:
         return arithmetic.compute(bench, made, target, start)
@@ -362,6 +365,8 @@ def _settle(part: Path, target: Path, plan: Conversion, options: Options, result
 def _exchange(part: Path, target: Path) -> None:
     """Both change places at once where the system can; else the old tree goes first, and there is none for a moment."""
     try:
+        import ctypes
+
         libc = ctypes.CDLL(None, use_errno=True)
         done = libc.renameat2(AT_FDCWD, os.fsencode(part), AT_FDCWD, os.fsencode(target), EXCHANGE)
     except (OSError, AttributeError):
