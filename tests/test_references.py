@@ -174,6 +174,7 @@ def test_media_without_provenance_is_named_and_never_overwritten(store: Store) -
 def test_what_people_see(store: Store) -> None:
     """list says who made and approved each, diff shows what a promotion would change, promote loses none."""
     assert "no reference" in people.listing(store).text()
+    assert not people.verified(store).ok  # an empty store is not in order
     with pytest.raises(BlockedError, match="no draft"):
         people.promoted(store, [], "alice", False, "")
     drafted(store)

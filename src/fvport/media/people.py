@@ -69,9 +69,11 @@ def verified(held: Store) -> Result:
         except BlockedError as error:
             result.rows.append({"name": entry.name, "problem": error.what})
     result.rows += [{"name": name, "problem": problem} for name, problem in references.verify(held)]
-    result.ok = not result.rows
     count = len(everything(held))
-    words = f"{count} entries, each file is what its digest says" if count else "no reference and no draft"
+    if not count:  # nothing to verify is no store in order
+        result.rows.append({"name": held.address, "problem": "no reference and no draft"})
+    result.ok = not result.rows
+    words = f"{count} entries, each file is what its digest says"
     result.lines = [f"{row['name']}: {row['problem']}" for row in result.rows] or [words]
     return result
 
