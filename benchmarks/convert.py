@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import statistics
 import struct
@@ -69,18 +70,28 @@ def convert(scratch: Path, quick: bool) -> Case:
     for mode, rules in MODES.items():
         (scratch / f"{mode}.py").write_text(declaration(rules))
 
-    def ours(mode: str, *words: str) -> Run:
+    cpu: dict[str, list[float]] = {}
+
+    def timed(name: str, *words: object) -> Run:
         clean(target)
-        return run([sys.executable, "-c", CODE, scratch / f"{mode}.py", source, target, *words])
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = run(words)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cpu.setdefault(name, []).append(round(spent, 2))
+        return done
+
+    def ours(mode: str, *words: str) -> Run:
+        name = " ".join([mode, *words])
+        return timed(name, sys.executable, "-c", CODE, scratch / f"{mode}.py", source, target, *words)
 
     def cp(sync: bool = False) -> Run:
-        clean(target)
-        words = ["cp", "-r", source, target]
-        return run(["sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"', source, target] if sync else words)
+        if sync:
+            return timed("cp_and_sync", "sh", "-c", 'cp -r "$0" "$1" && sync -f "$1"', source, target)
+        return timed("cp", "cp", "-r", source, target)
 
     def load_save(mode: str) -> Run:
-        clean(target)
-        return run([sys.executable, "-c", LOAD_SAVE, source, target, mode])
+        return timed(f"load_save {mode}", sys.executable, "-c", LOAD_SAVE, source, target, mode)
 
     commands = {
         "ours": lambda: ours("rename"),
@@ -95,7 +106,10 @@ def convert(scratch: Path, quick: bool) -> Case:
         "load_save_arithmetic": lambda: load_save("arithmetic"),
     }
     size = sum(file.stat().st_size for file in source.iterdir())
-    return Case(commands, lambda runs: {"bytes": size, **_ratios(runs), **_torch(runs, scratch, source, target)})
+    return Case(
+        commands,
+        lambda runs: {"bytes": size, "cpu_seconds": cpu, **_ratios(runs), **_torch(runs, scratch, source, target)},
+    )
 
 
 PAIRS = {
