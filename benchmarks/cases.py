@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Run, run
+from benchmarks.trace import case as trace
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -145,6 +146,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "mapping_suggest": mapping_suggest,
     "ssim": ssim,
     "startup": startup,
+    "trace": trace,
     "zero_edit": zero_edit,
 }
 

@@ -60,7 +60,9 @@ class Official(nn.Module):
         self.norm_out, self.proj_out = nn.LayerNorm(DIM, 1e-6), nn.Linear(DIM, 8)
 
     def forward(self, hidden: Any) -> Any:
-        return self.proj_out(self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], 10000.0))))
+        return self.proj_out(
+            self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], 10000.0, hidden.dtype)))
+        )
 
 
 def _through(blocks: Any, x: Any, rope: Any) -> Any:
@@ -69,9 +71,9 @@ def _through(blocks: Any, x: Any, rope: Any) -> Any:
     return x
 
 
-def rotary(length: int, theta: float) -> tuple[Any, Any]:
+def rotary(length: int, theta: float, dtype: Any = torch.float32) -> tuple[Any, Any]:
     angles = torch.outer(torch.arange(length).double(), theta ** (-torch.arange(4).double() / 4)).repeat(1, 2)
-    return angles.cos().float(), angles.sin().float()
+    return angles.cos().float().to(dtype), angles.sin().float().to(dtype)
 
 
 class FusedAttention(nn.Module):
@@ -118,7 +120,7 @@ class Native(nn.Module):
 
     def forward(self, hidden: Any) -> Any:
         return self.proj_out(
-            self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], self.theta)))
+            self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], self.theta, hidden.dtype)))
         )
 
 
@@ -155,7 +157,10 @@ class _Run:
         def build(folder: str, dtype: Any) -> Any:
             return official().to(dtype)
 
-        return {"build": build, "call": lambda built, case: {"out": built(case["hidden"])}}[what]
+        return {
+            "build": build,
+            "call": lambda built, case: {"out": built(case["hidden"].to(built.embed.weight.dtype))},
+        }[what]
 
 
 def inputs() -> dict[str, Any]:
@@ -190,6 +195,6 @@ def sides(model: Any, recorded: Any) -> trace.Sides:
 
     def run(context: Any) -> None:
         with context, torch.no_grad():
-            model(inputs()["hidden"])
+            model(inputs()["hidden"].to(model.embed.weight.dtype))
 
     return trace.Sides("net", "one", model, modules, found, store, placed, run, params)

@@ -9,7 +9,7 @@ from typing import Any
 from fvport import evidence
 from fvport.checks import Options
 from fvport.evidence import Evidence, Item
-from fvport.parity import oracle, runs, strengths
+from fvport.parity import lockstep, oracle, runs, strengths
 from fvport.parity.compare import series
 from fvport.parity.job import Job
 from fvport.parity.probe import MEASURES
@@ -68,7 +68,7 @@ def run(port: Port, options: Options) -> Evidence:
     places = {c.name: strengths.place(port, c, strengths.key(port, c, names, options.device)) for c in present}
     wanted = tuple(name for name, place in places.items() if strengths.read(place) is None)
     limit = float(options.extra.get("time_limit", runs.LIMIT))
-    job = Job(device=options.device, strength=wanted)
+    job = Job(device=options.device, strength=wanted, shipped=True)
     answers = runs.host(port, present, job, limit=limit, quiet=options.quiet)
     record.device = answers[""]["device"]
     record.environment = answers[""]["environment"]
@@ -77,6 +77,9 @@ def run(port: Port, options: Options) -> Evidence:
         record.items += items
         record.notes += notes
         record.items += strength_items(port, component, items, answers[component.name], places[component.name])
+        more, said = shipped_items(component, answers[component.name])
+        record.items += more
+        record.notes += said
     return record
 
 
@@ -90,6 +93,22 @@ def strength_items(
         if found["component"] == component.name and found.get("strength"):
             strengths.write(place, found["strength"])
     return [strengths.item(component, strengths.read(place), port.gate.strength)]
+
+
+def shipped_items(component: Component, answer: dict[str, Any]) -> tuple[list[Item], list[str]]:
+    """The blocks in bf16: one item where they ran, a note where they could not, or answer in another dtype."""
+    found = next((f["shipped"] for f in answer.get("compared", []) if f.get("shipped")), None)
+    if found is None:
+        return [], []
+    name = f"{component.name}: blocks in bf16"
+    if found["problem"]:
+        return [], [f"{name} were not compared: {found['problem']}"]
+    metrics = {"modules": found["modules"], "budget_use": found["use"], "worst": found["worst"], "case": found["case"]}
+    notes = [f"{name}: {words}" for words in found["dtypes"][:6]]
+    verdict = "fail" if found["wrong"] else "pass"
+    limits = {"mode": "bf16", "factor": lockstep.FACTOR + 1}
+    reason = f"{found['sentence']} (of {found['modules']} modules under official values)" if found["wrong"] else ""
+    return [Item(name, verdict, reason, metrics, limits, component.name, TODO if found["wrong"] else "")], notes
 
 
 def outdated(port: Port) -> list[str]:

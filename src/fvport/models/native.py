@@ -67,8 +67,8 @@ def _seen_as_names(seen: list[list[Any]]) -> dict[str, Any]:
 # --- needs a booted FastVideo ---------------------------------------------------------------------
 
 
-def load(port: Port, name: str) -> Any:
-    """The component through FastVideo's production loader on the load tree, fp32, in eval mode.
+def load(port: Port, name: str, precision: str = "fp32") -> Any:
+    """The component through FastVideo's production loader on the load tree, in eval mode.
 
     Raises BlockedError without a load tree, FvportError where the loader raises, or where the class that it resolved is
     not the port's (mode "port") or not the one that port.toml names (mode "reuse").
@@ -77,7 +77,7 @@ def load(port: Port, name: str) -> Any:
     folder = component_folder(port, component)
     native_class(port, component)
     try:
-        module = _production_load(port, component, folder)
+        module = _production_load(port, component, folder, precision)
     except FvportError:
         raise
     except Exception as error:
@@ -151,8 +151,8 @@ def forward_context(timestep: int = 0, attn_metadata: Any = None, batch: Any = N
         yield
 
 
-def arguments(port: Port) -> Any:
-    """FastVideoArgs for the load tree with the port's pipeline config: one process, nothing offloaded, all fp32."""
+def arguments(port: Port, precision: str = "fp32") -> Any:
+    """FastVideoArgs for the load tree with the port's pipeline config: one process, nothing offloaded."""
     from fastvideo.fastvideo_args import FastVideoArgs
 
     offloads = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload")
@@ -165,7 +165,7 @@ def arguments(port: Port) -> Any:
             where=shown(port, port.load_tree),
             todo="Register the port: fvport workspace",
         ) from error
-    set_precision(args.pipeline_config, "fp32")
+    set_precision(args.pipeline_config, precision)
     return args
 
 
@@ -180,7 +180,7 @@ def set_precision(config: Any, precision: str) -> None:
             setattr(config, name, precision)
 
 
-def _production_load(port: Port, component: Component, folder: Path) -> Any:
+def _production_load(port: Port, component: Component, folder: Path, precision: str = "fp32") -> Any:
     from fastvideo.models.loader.component_loader import PipelineComponentLoader
 
     index = json.loads((port.load_tree / "model_index.json").read_text(encoding="utf-8"))
@@ -190,8 +190,8 @@ def _production_load(port: Port, component: Component, folder: Path) -> Any:
             f"{component.name} is not in the load tree's model_index.json", where=shown(port, port.load_tree)
         )
     if native_encoders.concerns(component):
-        return native_encoders.load(component, folder, arguments(port))
-    return PipelineComponentLoader.load_module(component.name, str(folder), entry[0], arguments(port))
+        return native_encoders.load(component, folder, arguments(port, precision))
+    return PipelineComponentLoader.load_module(component.name, str(folder), entry[0], arguments(port, precision))
 
 
 # --- without weights: the constructor's arguments, the meta device --------------------------------

@@ -22,6 +22,7 @@ class Job:
     what: str = "parity"  # parity | trace
     record: str = ""
     strength: tuple[str, ...] = ()
+    shipped: bool = False  # compare the blocks in bf16 too
     traced: bool = False  # strength: let the trace name the module of each caught fault
     faults: tuple[str, ...] = ()  # strength: only these
     case: str = ""  # trace: this case, not the first that differs

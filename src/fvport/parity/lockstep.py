@@ -39,6 +39,7 @@ class Boundary:
     budget: float = 0.0
     wrong: bool = False
     ratio: float = 1.0
+    dtype: str = ""  # of the native answer
     shapes: list[Any] = field(default_factory=list)
 
     @property
@@ -113,7 +114,8 @@ def forced(
 def _boundary(name: str, call: int, result: dict[str, Any], pairs: Pairs, official: dict[str, Any]) -> Boundary:
     boundary = Boundary(name, pairs.partners(name), call, result["began"], result.get("ended", 0))
     heads = [f"{other} {call}" for other in boundary.official]
-    dtype = _dtype(official, boundary.official[0])
+    dtype = dtype_of(official, boundary.official[0])
+    boundary.dtype = result.get("dtype", "")
     limits = budget([f for head in heads if (f := official.get("local", {}).get(head))], dtype)
     boundary.inputs = {label: found["rel_l2"] for label, found in result["inputs"]}
     floor_in = max(official.get("local_in", {}).get(head, 0.0) for head in heads)
@@ -135,7 +137,8 @@ def budget(floors: list[dict[str, float]], dtype: str) -> dict[str, float]:
     return {"rel_l2": (FACTOR + 1) * floor, "worst": (FACTOR + 1) * worst}
 
 
-def _dtype(official: dict[str, Any], name: str) -> str:
+def dtype_of(official: dict[str, Any], name: str) -> str:
+    """The dtype of an official module's answer; float32 where none was recorded."""
     rows = official["modules"].get(name, {}).get("last", {}).get("out", [])
     return str(rows[0][1]["dtype"]) if rows else "torch.float32"
 

@@ -245,6 +245,7 @@ class Forced(_Hooks):
         result["output"] = {m: max(f[m] for _, f in found) for m in probe.MEASURES}
         result["shapes"] = [[label, list(own.shape), list(other.shape)] for label, own, other in matched]
         result["ratio"] = _ratio(matched[0][1], matched[0][2])
+        result["dtype"] = str(matched[0][1].dtype)
         return probe.replace(output, {id(own): other.to(own.device, own.dtype) for _, own, other in matched})
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from fvport import fastvideo_api
 from fvport.errors import FvportError
 from fvport.models import forked, native
-from fvport.parity import compare, faults, job, oracle, tracing, tree, untouched
+from fvport.parity import compare, faults, job, oracle, shipped, tracing, tree, untouched
 from fvport.spec import Component, Port
 
 Call = Callable[[Any, Any], Any]
@@ -41,6 +41,7 @@ class Compared:
     seconds: dict[str, float] = field(default_factory=dict)
     trace: dict[str, Any] = field(default_factory=dict)  # where a red one parts from the official side
     strength: dict[str, Any] = field(default_factory=dict)  # of a green one, where it was asked for
+    shipped: dict[str, Any] = field(default_factory=dict)  # its blocks in bf16
 
     @property
     def passed(self) -> bool:
@@ -50,7 +51,7 @@ class Compared:
     def to_json(self) -> dict[str, Any]:
         rows = [{"case": case, **asdict(result)} for case, result in self.results]
         plain = {k: getattr(self, k) for k in ("component", "native_class", "class_file", "fault", "notes", "problem")}
-        plain |= {k: getattr(self, k) for k in ("where", "seconds", "trace", "strength", "passed")}
+        plain |= {k: getattr(self, k) for k in ("where", "seconds", "trace", "strength", "shipped", "passed")}
         return {**plain, "results": rows}
 
     def message(self) -> str:
@@ -120,6 +121,10 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
             found = tracing.strength_of(native_side, official, outputs, traced=asked.traced, only=asked.faults)
             found.blind_inputs = blind
             done.strength = found.to_json()
+        if asked.shipped and component.kind in shipped.KINDS and done.fault.get("seen"):
+            clock = time.monotonic()
+            done.shipped = _in_bf16(port, component, call, official, device)
+            seconds["bf16"] = round(time.monotonic() - clock, 2)
     else:
         done.where = locate(done.results)
     if asked.what == "trace" or not all(row.ok for _, row in done.results):
@@ -130,6 +135,17 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
         done.trace = tracing.answer(native_side, asked.case or bad, asked.out)
         seconds["trace"] = round(time.monotonic() - clock, 2)
     return done
+
+
+def _in_bf16(port: Port, component: Component, call: Call, official: oracle.Oracle, device: str) -> dict[str, Any]:
+    """The native side once more as it is shipped, its blocks against the official ones in the same precision."""
+    case = official.cases[0]
+    try:
+        module = native.load(port, component.name, "bf16")
+    except FvportError as error:
+        return shipped.Shipped(case, str(error)).to_json()
+    rerun = functools.partial(_rerun, module, call, official, device, component.name)
+    return tracing.shipped_of(tracing.NativeSide(port, component, module, rerun, device), case)
 
 
 def _rerun(

@@ -7,7 +7,6 @@ a strength run need one of them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from fvport.errors import FvportError
 from fvport.models import native, native_answers
 from fvport.models.forked import describe
-from fvport.parity import compare, lockstep, oracle, pairs, strength, trace
+from fvport.parity import compare, lockstep, oracle, pairs, shipped, strength, trace
 from fvport.parity.catalogue import for_kind
 from fvport.spec import Component, Port
 
@@ -38,12 +37,14 @@ class NativeSide:
         return pairs.sources(rules, names, [name for name, _ in self.module.named_parameters()])
 
 
-def sides_of(side: NativeSide, cases: list[str], exact: Any = "all", placed: Any = None) -> dict[str, trace.Sides]:
+def sides_of(
+    side: NativeSide, cases: list[str], exact: Any = "all", placed: Any = None, dtype: str = "float32"
+) -> dict[str, trace.Sides]:
     """Both sides of each case; empty for a component without modules (a scheduler)."""
     if not hasattr(side.module, "named_modules"):
         return {}
     name = side.component.name
-    acts = oracle.activations(side.port, name, cases, device=side.device, exact=exact)
+    acts = oracle.activations(side.port, name, cases, device=side.device, exact=exact, dtype=dtype)
     if not acts.modules:
         return {}
     placed = side.placed(acts.modules) if placed is None else placed
@@ -92,6 +93,20 @@ def _answer(side: NativeSide, case: str, out: str) -> trace.Trace:
     return found
 
 
+def shipped_of(side: NativeSide, case: str) -> dict[str, Any]:
+    """The blocks in bf16, as JSON; `side.module` is loaded in it. What keeps it from running is told, never silent."""
+    try:
+        both = sides_of(side, [case], dtype=shipped.DTYPE).get(case)
+        if both is None:
+            return shipped.Shipped(case, "it has no modules to pair").to_json()
+        if not both.found["complete"]:
+            return shipped.Shipped(case, "its activations do not fit the limit of a trace").to_json()
+        return shipped.examine(both).to_json()
+    except Exception as error:  # noqa: BLE001 - the comparison in float32 stands by itself
+        words = str(error) if isinstance(error, FvportError) else describe(error)
+        return shipped.Shipped(case, words).to_json()
+
+
 def strength_of(
     side: NativeSide,
     official: oracle.Oracle,
@@ -135,7 +150,3 @@ def _localiser(side: NativeSide) -> strength.Localiser | None:
 def _marks(both: trace.Sides) -> frozenset[str]:
     boundaries, _ = lockstep.forced(both.root, both.pairs, both.found, both.store, both.run)
     return lockstep.marks(lockstep.findings(boundaries))
-
-
-def read(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text(encoding="utf-8")))
