@@ -194,7 +194,9 @@ def _assign(state: State, mine: list[Unit], theirs: list[Unit]) -> Iterable[Matc
             continue
         lead, rival = leads[row]
         match = Match((source,), target, turned=_turn(source, target))
-        match.sure = lead >= MARGIN and not state.contested(source, target) and not (size == 1 and _refuses(source, target))
+        match.sure = (
+            lead >= MARGIN and not state.contested(source, target) and not (size == 1 and _refuses(source, target))
+        )
         _say(state, match, lead, [unit for unit in mine if unit is not source], theirs)
         if not match.sure:
             match.rivals = [mine[rival].title] if 0 <= rival < len(mine) else []
