@@ -102,6 +102,7 @@ def census(*rows: dict[str, Any]) -> dict[str, Any]:
         "versions": {"torch": "1", "diffusers": "2", "transformers": "3"},
         "cases": list(rows),
         "findings": [],
+        "gone": ["FV-X9"],
         "left_out": [{"native": "m:C", "reason": "no twin"}],
         "control": {"noise": 0.02, "green": 1, "caught": 0, "missed": ["one"]},
         "counts": {word: sum(r["verdict"] == word for r in rows) for word in ("equal", "differs", "blocked")},
@@ -114,6 +115,7 @@ def test_what_is_unexplained_or_missed_is_shown_everywhere() -> None:
     """Terminal, Markdown and HTML name an unexplained case and a control that saw nothing; text is escaped."""
     made = census(row("one", control={"caught": False}), row("two", "differs", explained=False))
     told = show.text(made)
+    assert "no longer seen: FV-X9" in told
     assert "unexplained: two" in told
     assert "missed: one" in told
     assert "CONTROL MISSED" in told
@@ -132,6 +134,14 @@ def test_unknown_case_is_one_sentence_with_a_suggestion() -> None:
     assert 'no case "cosmos3"' in done.stderr
     assert "cosmos2" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_page_that_cannot_be_written_is_said_before_the_census(tmp_path: Path) -> None:
+    """A folder in the place of a page: exit code 2 at once, not after minutes."""
+    command = [sys.executable, "-m", "fvport.cli", "audit", "cosmos2", "--html", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
 
 
 def test_list_names_families_and_cases() -> None:

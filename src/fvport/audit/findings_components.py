@@ -186,7 +186,8 @@ FINDINGS = [
     Finding(
         "FV-D13",
         "Cosmos 2.5: epsilon of the query and key norm",
-        "The official attention normalises query and key with 1e-5, the native one with 1e-6.",
+        "The official attention normalises query and key with 1e-5, the native one with 1e-6. Which of the two is "
+        "NVIDIA's own is not decided here.",
         Place(f"{D}.transformer_cosmos:CosmosTransformerBlock.__init__", "qk_norm=qk_norm"),
         Place(f"{N}.dits.cosmos2_5:Cosmos25SelfAttention.__init__", "self.norm_q"),
         ("cosmos25", "cosmos25/batch2", "cosmos25/fps16", "cosmos25/no_fps", "cosmos25/one_level"),
@@ -272,10 +273,9 @@ FINDINGS = [
     ),
     Finding(
         "FV-S01",
-        "UniPC's flow schedule ends elsewhere",
-        "The native sigmas run from 1 - 1/(n+1)-like steps of a flipped alpha table; the official ones from 1 to "
-        "1/1000, "
-        "shifted, the first lowered by 1e-6.",
+        "UniPC's flow sigmas are a thousandth lower",
+        "Both tables step evenly; the native one is 1 - alpha and starts at 0.999, the official one at 1 (lowered by "
+        "1e-6): every sigma differs by 0.001 before the shift, and every step with it.",
         Place(f"{OFFICIAL_UNIPC}.set_timesteps", "sigmas = np.linspace(1,"),
         Place(f"{UNIPC}.set_timesteps", "alphas = np.linspace(1,"),
         ("unipc", "unipc/shift5", "unipc/order3", "unipc/no_corrector", "unipc/dynamic", "unipc/new_config"),

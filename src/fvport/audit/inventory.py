@@ -10,13 +10,17 @@ import ast
 import importlib.util
 from pathlib import Path
 
+from fvport.errors import BlockedError
+
 BUCKETS = ("dits", "encoders", "vaes", "audio", "upsamplers", "schedulers")
 
 
 def root() -> Path:
-    """The installed `fastvideo/models`."""
+    """The installed `fastvideo/models`. BlockedError where FastVideo is not installed."""
     spec = importlib.util.find_spec("fastvideo")
     locations = list(spec.submodule_search_locations or []) if spec else []
+    if not locations:
+        raise BlockedError("FastVideo is not installed in this environment", todo="Run: make env")
     return Path(locations[0]) / "models"
 
 

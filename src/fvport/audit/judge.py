@@ -7,6 +7,7 @@ import copy
 import json
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +112,18 @@ def write(case: Case, model: Any, folder: Path) -> None:
 
 def attempt(case: Case, side: Side, folder: Path) -> tuple[dict[str, Any], Any]:
     """(the verdict and its figures, the native object) of one build and one call of the native side."""
-    from fvport.models import forked, native_audit
+    from fvport.models import native_audit
 
     try:
         module = native_audit.build(case, folder)
     except Exception as error:  # noqa: BLE001 - the verdict
-        return {"verdict": "blocked", "problem": f"the native side cannot be built: {forked.describe(error)}"}, None
+        return {"verdict": "blocked", "problem": f"the native side cannot be built: {told(error)}"}, None
     return compared(case, side, module), module
 
 
 def compared(case: Case, side: Side, module: Any) -> dict[str, Any]:
     """The port's comparison of a native call, and of a second one: a call may leave no state and change no input."""
-    from fvport.models import forked, native_audit
+    from fvport.models import native_audit
 
     results: list[compare.Result] = []
     for time_ in ("", "again/"):
@@ -131,7 +132,7 @@ def compared(case: Case, side: Side, module: Any) -> dict[str, Any]:
             tensors, containers = tree.outputs(native_audit.call(case, module, given))
         except Exception as error:  # noqa: BLE001 - the verdict
             when = " when it was called again" if time_ else ""
-            return {"verdict": "blocked", "problem": f"the native side raised{when} {forked.describe(error)}"}
+            return {"verdict": "blocked", "problem": f"the native side raised{when} {told(error)}"}
         if changed := modified(side.given, given):
             return {"verdict": "differs", "problem": f"the native side changed its inputs in place ({changed})"}
         rows = compare.compare_outputs(side.outputs, compare.Outputs(tensors, containers), Tolerance(factor=FACTOR))
@@ -141,6 +142,16 @@ def compared(case: Case, side: Side, module: Any) -> dict[str, Any]:
         if not all(row.ok for row in rows):
             break
     return verdict(results)
+
+
+def told(error: BaseException) -> str:
+    """One sentence for an exception: type, message, and the innermost line of FastVideo that it came through."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "fastvideo" in Path(f.filename).parts]
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+    if not frames:
+        return text
+    parts = Path(frames[-1].filename).parts
+    return f"{text} (at {'/'.join(parts[parts.index('fastvideo') :])}:{frames[-1].lineno})"
 
 
 def modified(before: Any, after: Any) -> str:

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
+from pathlib import Path
 from typing import Any
+
+from fvport.errors import UsageError
 
 INTRO = """# Parity census of FastVideo {fastvideo}
 
@@ -20,6 +24,22 @@ official class wrote. This page is made by `fvport audit --docs docs/census.md`;
 Again: `fvport audit` (or `nox -s audit`), one case: `fvport audit cosmos2/fps24`, the negative control:
 `fvport audit --control`.
 """
+
+
+def writable(*files: Path | None) -> None:
+    """Before minutes of work: UsageError where one of the pages that will be written cannot be."""
+    for file in files:
+        if file is None:
+            continue
+        new = not file.exists()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("a", encoding="utf-8"):
+                pass
+            if new:
+                file.unlink()
+        except OSError as error:
+            raise UsageError(f"the page cannot be written: {error.strerror}", where=str(file)) from None
 
 
 def markdown(census: dict[str, Any]) -> str:
@@ -71,7 +91,8 @@ def _tried(row: dict[str, Any]) -> str:
 
 
 def _cut(text: str, limit: int = 220) -> str:
-    text = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    text = re.sub(r"\{'[^}]*(\}|$)", "{…}", " ".join(text.split()))  # a set of names: another order in each run
+    text = text.replace("|", "\\|").replace("<", "&lt;")
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
@@ -93,7 +114,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         worst = row["worst"] or {}
-        what = f"<br>{escape(row['what'])}" if row["what"] else ""
+        what = f"<br>{escape(row['what'], quote=False)}" if row["what"] else ""
         cells = [
             f"`{row['case']}`{what}",
             row["official"].rpartition(":")[2],

@@ -173,6 +173,7 @@ def record(
         "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")},
         "cases": rows,
         "findings": [_finding(known[name], rows) for name in known if name in seen],
+        "gone": _gone(known.values(), rows),
         "left_out": [{"native": name, "reason": reason} for name, reason in leftout.LEFT_OUT.items()],
         "control": _control(rows) if control else None,
         "counts": {word: sum(row["verdict"] == word for row in rows) for word in ("equal", "differs", "blocked")},
@@ -231,6 +232,12 @@ def _finding(finding: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "edits": [[e.target, e.old, e.new] for e in finding.fix] if isinstance(finding.fix, tuple) else finding.fix,
         "tried": [{"case": row["case"], **(row["tried"] or {"verdict": "not tried"})} for row in hit],
     }
+
+
+def _gone(known: Any, rows: list[dict[str, Any]]) -> list[str]:
+    """Findings all of whose cases ran and were equal: this FastVideo no longer has them."""
+    equal = {row["case"] for row in rows if row["verdict"] == "equal"}
+    return [finding.id for finding in known if set(finding.cases) <= equal]
 
 
 def _control(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def _sums(census: dict[str, Any]) -> list[str]:
             f"(import {census['seconds']['boot']:.0f} s)"
         )
     ]
+    if census["gone"]:
+        lines.append(f"no longer seen: {', '.join(census['gone'])}")
     if census["unexplained"]:
         lines.append(f"unexplained: {', '.join(census['unexplained'])}")
     if census["control"]:

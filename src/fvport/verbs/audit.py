@@ -35,10 +35,10 @@ def audit(
         found = [case.name for case in run.chosen(list(cases or []))]
         out(found, as_json, "\n".join(found))
         return
+    page.writable(html, docs)
     census = run.census(list(cases or []), control=control)
     for file, make in ((html, page.html), (docs, page.markdown)):
         if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(make(census), encoding="utf-8")
     out(census, as_json, show.text(census))
     if census["unexplained"] or (census["control"] or {}).get("missed"):
