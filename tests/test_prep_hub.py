@@ -275,8 +275,12 @@ def test_a_folder_of_the_users_own_is_taken_as_it_is(hub, port, tmp_path):
     """A link to a local copy where the hub's release would go: recorded in place, nothing is fetched."""
     port.official_weights.parent.mkdir(parents=True)
     port.official_weights.symlink_to(release(tmp_path / "mine"))
+    meta = tmp_path / "mine/.cache/huggingface/download/model_index.json.metadata"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(f"{'d' * 40}\netag\n1.0\n")  # as `hf download --local-dir` leaves it
     prep.run(port)
     assert hub.log == []
+    assert ev.lock(port)["source"]["commit"] == "d" * 40
     shutil.rmtree(tmp_path / "mine")
     with pytest.raises(BlockedError, match="link to a folder that is not there"):
         prep.run(port)

@@ -147,6 +147,11 @@ BLOCKED = {
     "a syntax error": ("import model\n", "def (\n", r"SyntaxError"),
     "fastvideo": ("import model\n", "import fastvideo\n", r"must not import fastvideo"),
     "a part of an installed package": ("import json.part_of_a_newer_json\n", "", r"json.*no such part"),
+    "the official package itself": (
+        "def build():\n    import not_installed_at_all\n",
+        "",
+        r"not_installed_at_all.*oracle",
+    ),
     "an exit": ("import model\n", "import os\nos._exit(7)\n", r"ended the process with code 7"),
 }
 

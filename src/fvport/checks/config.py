@@ -54,6 +54,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
 def inputs(port: Port) -> list[str]:
     names = ["tree:fastvideo", "port:components", "port:official", "port:presets", "port:port", "package:fvport"]
     names += [f"package:{name}" for name in ("diffusers", "transformers", "torch")]
+    names += [f"tree:{port.reference.relative_to(port.root).as_posix()}"] if port.reference else []
     names += [f"file:{path}" for path in _texts(port, port.official_tree) + _texts(port, port.load_tree)]
     names += [f"weights:{c.name}" for c in port.components.values() if c.mode != "external"]
     return names

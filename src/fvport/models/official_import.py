@@ -72,7 +72,9 @@ def check(port: Port) -> OfficialEnv:
     given = upstream.names(helper)
     answer = _ask(port, given)
     found = OfficialEnv("", **{key: answer[key] for key in ("missing", "problems", "late", "stood_in", "versions")})
-    found.python, other = answer["python"], [entry for entry in answer["missing"] if entry["of"]]
+    found.python = answer["python"]
+    # What a stand-in cannot be: a part of another version, or the official package itself.
+    other = [entry for entry in found.missing if entry["of"] or entry["where"].startswith(("oracle.py:", "port.toml:"))]
     if found.problems or other:
         found.status = "blocked"
     else:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,36 @@ def ignored(port: Port) -> list[str] | str:
 
 
 # --- generated blocks of the port's Markdown -------------------------------------------------------------------------
+
+
+def write(port: Port) -> list[str]:
+    """Fill the blocks `prep` and `environment` of PORT_STATUS.md and README.md; gives the files that changed.
+
+    Everything else in them stays as it is. A file that cannot be written is left alone: a tree may be read-only.
+    """
+    from fvport import gate
+    from fvport.report import plan
+
+    verdict, rows = gate.decide(port), {"prep": status_rows, "environment": environment_rows}
+
+    def fill(found: re.Match[str]) -> str:
+        if found[2] not in rows:
+            return found[0]
+        return found[1] + plan.table(("item", "value"), rows[found[2]](port, verdict)) + found[4]
+
+    changed = []
+    for name in ("PORT_STATUS.md", "README.md"):
+        path = port.folder / name
+        old = path.read_text(encoding="utf-8", errors="surrogateescape") if path.is_file() else ""
+        new = ev.GENERATED.sub(fill, old)
+        if new != old:
+            part = path.with_name(f".{name}.{os.getpid()}.part")
+            with contextlib.suppress(OSError):
+                part.write_text(new, encoding="utf-8", errors="surrogateescape")
+                os.replace(part, path)
+                changed.append(facts.rel(port, path))
+            part.unlink(missing_ok=True)
+    return changed
 
 
 def status_rows(port: Port, verdict: Verdict) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import threading
@@ -92,6 +93,18 @@ def record(folder: Path) -> dict[str, Any]:
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def commit_of(folder: Path) -> str:
+    """The hub's commit that a folder was fetched at: by an earlier run, or by the hub's own command line; '' else."""
+    if found := record(folder).get("commit"):
+        return str(found)
+    commits = set()
+    for file in (folder / ".cache/huggingface/download").rglob("*.metadata"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            commits.add(file.read_text(encoding="utf-8").partition("\n")[0].strip())
+    only = commits.pop() if len(commits) == 1 else ""
+    return only if re.fullmatch(r"[0-9a-f]{40}", only) else ""
 
 
 def is_whole(release: Release, folder: Path) -> bool:

@@ -99,7 +99,7 @@ def whole(port: Port) -> Prepared:
     Raises BlockedError where it cannot be imported, after everything else is done and written.
     """
     from fvport.models import official_import
-    from fvport.report import plan
+    from fvport.report import handoff_prep
 
     result = run(port)
     found = official_import.remembered(port)
@@ -107,7 +107,7 @@ def whole(port: Port) -> Prepared:
         found = official_import.check(port)
         official_import.remember(port, found)
     result.official_env, result.said = found.to_json(), found.text().splitlines()
-    plan.sync(port)
+    handoff_prep.write(port)
     return result
 
 
@@ -175,7 +175,7 @@ def _weights(port: Port, lock: dict[str, Any], hashes: lockfile.Hashes) -> dict[
     found = {"kind": "hub", "id": release.hub_id, "revision": release.revision}
     found |= {"allow": list(release.allow), "ignore": list(release.ignore)}  # type: ignore[dict-item]
     if folder.exists() and fetch.is_whole(release, folder):
-        commit = fetch.record(folder).get("commit") or release.commit
+        commit = fetch.commit_of(folder) or release.commit
         return found | ({"commit": commit} if commit else {})
     if folder.is_symlink() and not folder.exists():
         todo = "Link the release again, or remove the link; then: fvport prep"
