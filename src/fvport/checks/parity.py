@@ -76,7 +76,9 @@ def run(port: Port, options: Options) -> Evidence:
         items, notes = component_items(component, answers[component.name])
         record.items += items
         record.notes += notes
-        record.items += strength_items(port, component, items, answers[component.name], places[component.name])
+        measured = strength_items(port, component, items, answers[component.name], places[component.name])
+        record.items += measured
+        record.notes += [strengths.note(item) for item in measured if item.metrics]
         more, said = shipped_items(component, answers[component.name])
         record.items += more
         record.notes += said

@@ -188,7 +188,7 @@ class _Judge:
             try:
                 wrong = self.rerun(case)
             except Exception as error:  # noqa: BLE001 - a model that raises is not green
-                return case, f"{case}: the native side raised {type(error).__name__}", float("inf")
+                return case, f"{case}: the native side raised {type(error).__name__}", 1e12
             self.times[case] = time.monotonic() - clock
             rows = compare.compare_outputs(self.official(case), wrong, self.tolerance)
             bad = [row for row in rows if not row.ok]

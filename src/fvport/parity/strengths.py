@@ -74,6 +74,13 @@ def item(component: Component, found: dict[str, Any] | None, threshold: float) -
     return Item(name, "fail", reason, metrics, limits, component.name, todo)
 
 
+def note(item: Item) -> str:
+    """What the gate shows of it: how many faults were seen, and which were not."""
+    figures = item.metrics
+    words = f"{item.name} {figures['strength']:.2f}: {figures['caught']} of {figures['total']} planted faults were seen"
+    return words + (f"; not seen: {', '.join(figures['blind'][:4])}" if figures["blind"] else "")
+
+
 def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
     """The form of `fvport strength --json`."""
     faults = [fault for one in found for fault in one["faults"]]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fvport.parity.catalogue.core import Fault, Planted, Target, attributes, hooked, on_outputs, rounded
-from fvport.parity.catalogue.numerics import ENCODERS, inputs
+from fvport.parity.catalogue.given import inputs
+from fvport.parity.catalogue.numerics import ENCODERS
 
 VISUAL = ("dit", "vae", "upsampler")
 
