@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every archetype against its official class, in a process of its own: `python FILE OUT FOLDER`."""
+"""Every archetype against its official class, in a process of its own: `python FILE OUT FOLDER [all | PLACE]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+import archetypes_encoders as encoders
 import archetypes_support as support
 
 IMAGE = {"image_dim": 20, "added_kv_proj_dim": 48, "in_channels": 20}
@@ -206,15 +207,25 @@ def reused(folder: Path) -> dict[str, Any]:
     return found
 
 
-def main(out: Path, folder: Path) -> None:
+def main(out: Path, folder: Path, what: str = "") -> None:
+    """`what`: "all" for all encoders of the case table and nothing else, or the folder of a real BertModel."""
     from fvport import fastvideo_api
 
     fastvideo_api.boot(support.SITE, "cpu")
+    cases = encoders.encoder_cases.CASES
+    if what not in ("", "all"):
+        out.write_text(json.dumps(encoders.real(Path(what), folder)), encoding="utf-8")
+        return
+    if what:
+        measured = {name: encoders.measure(case, folder / "encoders") for name, case in cases.items()}
+        out.write_text(json.dumps(measured), encoding="utf-8")
+        return
     found: dict[str, Any] = {f"dit {name}": dit(name, switches, folder) for name, switches in DITS.items()}
     found |= {f"encoder {name}": encoder(name, *value, folder) for name, value in ENCODERS.items()}
+    found |= {f"archetype {name}": encoders.measure(cases[name], folder / "encoders") for name in encoders.FEW}
     found |= reused(folder)
     out.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4])

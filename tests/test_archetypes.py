@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import archetypes_encoders as encoders
 import archetypes_support as support
 import pytest
 
@@ -101,6 +102,16 @@ def test_every_output_is_within_three_floors(matrix: dict[str, Any]) -> None:
         for case, outputs in found["cases"].items():
             wrong += [(name, case, key, *pair) for key, pair in outputs.items() if pair[0] > FACTOR * pair[1]]
     assert not wrong
+
+
+@pytest.mark.slow
+def test_faults_in_new_encoders_are_seen(matrix: dict[str, Any]) -> None:
+    """One encoder an archetype: a wrong native source moves some output a hundred times further than fp32's error."""
+    for name in encoders.FEW:
+        found = matrix[f"archetype {name}"]
+        assert found["faults"], name
+        assert {fault: size for fault, size in found["faults"].items() if size < 100} == {}
+        assert (name, found["unseen"], found["ignored"]) == (name, [], [])
 
 
 @pytest.mark.slow
