@@ -45,6 +45,23 @@ class Raises(Official):
         raise RuntimeError("no such path")
 
 
+class Writes(Official):
+    def forward(self, x: Any) -> Any:
+        answer = super().forward(x)
+        x.add_(1.0)
+        return answer
+
+
+class Remembers(Official):
+    """Right the first time."""
+
+    calls = 0
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        return super().forward(x) * (1.0 if self.calls == 1 else 1.01)
+
+
 class Blind(Official):
     """Right, but not by its parameters: the negative control must notice."""
 

@@ -133,6 +133,29 @@ def test_a_crash_is_that_cases_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "still running" in answers["hangs"]["problem"]
 
 
+def test_a_worker_that_dies_leaves_no_case_without_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The census ends, and says of what the worker did not answer that it is blocked."""
+
+    def dead(case: Case, control: bool, logs: Path) -> dict[str, Any]:
+        if case.name == "second":
+            os._exit(9)
+        return {"verdict": "equal", "seconds": 0.0, "peak_mb": 0.0}
+
+    monkeypatch.setattr(run, "one", dead)
+    wanted = [audit_toy.case("Native", name) for name in ("first", "second")]
+    answers = run.side_by_side(wanted, False, 1)
+    assert answers["first"]["verdict"] == "equal"
+    assert "worker" in answers["second"]["problem"]
+
+
+def test_a_native_call_may_change_no_input_and_leave_no_state() -> None:
+    """A call that writes into its inputs, or answers otherwise the second time, is not equal."""
+    assert "inputs in place" in judge.judge(audit_toy.case("Writes"))["problem"]
+    answer = judge.judge(audit_toy.case("Remembers"))
+    assert answer["verdict"] == "differs"
+    assert "again/y" in answer["problem"]
+
+
 def test_rewrite_keeps_super_and_static_methods(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A changed function keeps its class cell, its kind and the module's names."""
     from fvport.models import native_audit_fixes

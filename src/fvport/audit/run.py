@@ -114,17 +114,29 @@ def side_by_side(wanted: list[Case], control: bool, workers: int) -> dict[str, d
             process.start()
         answers: dict[str, dict[str, Any]] = {}
         try:
-            while len(answers) < len(wanted):
-                name, answer = queue.get()
-                answers[name] = answer
-                if len(answers) % 20 == 0:
-                    print(f"audit: {len(answers)} of {len(wanted)} cases", file=sys.stderr, flush=True)
+            collect(queue, processes, answers, len(wanted))
         finally:
             for process in processes:
                 if len(answers) < len(wanted):
                     process.terminate()
                 process.join()
-    return answers
+    lost = {"verdict": "blocked", "problem": "the worker that ran it ended", "seconds": 0.0, "peak_mb": 0.0}
+    return {case.name: answers.get(case.name, lost) for case in wanted}
+
+
+def collect(queue: Any, processes: list[Any], answers: dict[str, dict[str, Any]], count: int) -> None:
+    """Take answers until all are there, or no worker is left that could give one."""
+    while len(answers) < count:
+        alive = any(process.is_alive() for process in processes)
+        if queue.empty():
+            if not alive:
+                return
+            time.sleep(0.02)
+            continue
+        name, answer = queue.get()
+        answers[name] = answer
+        if len(answers) % 20 == 0:
+            print(f"audit: {len(answers)} of {count} cases", file=sys.stderr, flush=True)
 
 
 def _slow(case: Case) -> bool:
