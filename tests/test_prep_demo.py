@@ -26,7 +26,7 @@ def baked(tmp_path: Path) -> Path:
         (tmp_path / "w" / name).mkdir(parents=True)
         (tmp_path / "w" / name / "config.json").write_text("{}")
     index = {
-        "_class_name": "MistPipeline",
+        "_class_name": "MistSampler",
         "transformer": ["mist", "MistDenoiser"],
         "vae": ["diffusers", "AutoencoderKLWan"],
     }

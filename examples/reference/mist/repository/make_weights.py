@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
@@ -31,7 +32,8 @@ def make(out: Path, seed: int = 0) -> Path:
     FlowMatchEulerDiscreteScheduler(shift=2.0).save_pretrained(out / "scheduler")
     tokenizer().save_pretrained(out / "tokenizer")
     index = {
-        "_class_name": "MistPipeline",
+        "_class_name": "MistSampler",
+        "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
         "text_encoder": ["mist", "MistTextEncoder"],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],

@@ -13,7 +13,7 @@ import json
 import pathlib
 
 import torch
-from mist import MistDenoiser, MistPipeline, MistTextEncoder
+from mist import MistDenoiser, MistSampler, MistTextEncoder
 from safetensors.torch import save_file
 
 
@@ -81,6 +81,14 @@ def prompts_text_encoder(folder):
     tokenizer = AutoTokenizer.from_pretrained(pathlib.Path(folder) / "tokenizer")
     prompts = ["", "a fox runs", "A fox,  runs!\n\tfast", "\u72d0\u72f8 na\u00efve \U0001f98a \u00bd", "fox " * 100]
     return {text: tokenizer(text, max_length=64, truncation=True).input_ids for text in prompts}
+
+
+def tokens_text_encoder(tokenizer, prompts):
+    """Ids and mask as the official pipeline makes them of each prompt."""
+    from transformers import AutoTokenizer
+
+    made = AutoTokenizer.from_pretrained(tokenizer)(list(prompts), padding="max_length", max_length=64, truncation=True)
+    return {"ids": made["input_ids"], "mask": made["attention_mask"]}
 
 
 def call_text_encoder(built, case):
@@ -194,7 +202,7 @@ def build_pipeline(folder, dtype, device):
     key = (str(folder), str(dtype), str(device))
     if key not in _LOADED:
         _LOADED.clear()
-        _LOADED[key] = MistPipeline.load(folder, dtype)
+        _LOADED[key] = MistSampler.load(folder, dtype)
         for module in _LOADED[key].modules:
             module.to(device).eval().requires_grad_(False)
     return _LOADED[key]

@@ -17,13 +17,13 @@ MIST_DEFAULT = InferencePreset(
     workload_type="t2v",
     stage_schemas=(_DENOISE_STAGE, ),
     defaults={
-        "height": 64,  # MistPipeline.__call__
-        "width": 96,  # MistPipeline.__call__
-        "num_frames": 9,  # MistPipeline.__call__
-        "num_inference_steps": 8,  # MistPipeline.__call__
-        "guidance_scale": 4.0,  # MistPipeline.__call__
+        "height": 64,  # MistSampler.__call__
+        "width": 96,  # MistSampler.__call__
+        "num_frames": 9,  # MistSampler.__call__
+        "num_inference_steps": 8,  # MistSampler.__call__
+        "guidance_scale": 4.0,  # MistSampler.__call__
         "fps": 16,  # the gate's; the official pipeline has none
-        "negative_prompt": "",  # MistPipeline.__call__
+        "negative_prompt": "",  # MistSampler.__call__
     },
 )
 

@@ -15,7 +15,7 @@ from mist.denoiser import MistDenoiser
 from mist.text import MistTextEncoder
 
 
-class MistPipeline:
+class MistSampler:
     """The parts of one release, and how they make a video."""
 
     def __init__(self, tokenizer: Any, text_encoder: Any, transformer: Any, vae: Any, scheduler: Any) -> None:
@@ -23,7 +23,7 @@ class MistPipeline:
         self.vae, self.scheduler = vae, scheduler
 
     @classmethod
-    def load(cls, folder: Path | str, dtype: torch.dtype = torch.float32) -> MistPipeline:
+    def load(cls, folder: Path | str, dtype: torch.dtype = torch.float32) -> MistSampler:
         folder = Path(folder)
         return cls(
             AutoTokenizer.from_pretrained(folder / "tokenizer"),
