@@ -63,7 +63,7 @@ def steps(options):
         ("uv", [python(options.venv), *PIP, os.path.join(ROOT, "docker", "uv.lock")]),
         (
             "packages of " + os.path.basename(options.lock),
-            # Compiled here, once: where Python may not write bytecode, FastVideo takes twice as long to import, every time.
+            # Compiled once: where Python may not write bytecode, FastVideo takes twice as long to import every time.
             [
                 uv,
                 "pip",

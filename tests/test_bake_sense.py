@@ -235,7 +235,8 @@ def test_pages_name_commands_that_exist(port: Path, tmp_path: Path) -> None:
         for words in re.findall(r"nox -s ((?:[a-z]+ ?)+)", code):
             assert set(words.split()) <= sessions, (name, words)
         for path in re.findall(r"(?<![\w./-])((?:fastvideo|tests|examples|scripts|docker|docs)/[\w./-]+\.\w+)", code):
-            assert (port / path).is_file(), (name, path)
+            by_prep = path == "tests/local_tests/helpers/tiny_wan_upstream.py"  # where the official code needs stubs
+            assert by_prep or (port / path).is_file(), (name, path)
         for path in re.findall(r"(?<![\w./-])(converted_weights/[\w./-]+)", code):
             assert path.startswith(made), (name, path)
             assert "_mapping" not in path, name
