@@ -38,6 +38,7 @@ def test_the_tree_is_in_diffusers_layout(made, tmp_path):
     write(made, tmp_path / "out")
     index = json.loads((tmp_path / "out/model_index.json").read_text())
     assert index["_class_name"] == "WanPipeline"
+    assert index["_diffusers_version"] == ""
     assert index["transformer"] == ["diffusers", "WanTransformer3DModel"]
     assert index["tokenizer"] == ["transformers", "T5TokenizerFast"]
     assert json.loads((tmp_path / "out/scheduler/scheduler_config.json").read_text())["shift"] == 3.0

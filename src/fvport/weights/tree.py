@@ -31,7 +31,7 @@ from fvport.weights.scan import Scan
 from fvport.weights.stream import Copier, Range, Shard, index, moves, shards
 
 MARKER = ".fvport-conversion.json"
-FORMAT = 1  # raised when the same plan is written otherwise than before
+FORMAT = 2  # raised when the same plan is written otherwise than before
 AT_FDCWD, EXCHANGE = -100, 2
 
 
@@ -332,9 +332,9 @@ def config_name(part: Part) -> str:
 
 
 def model_index(plan: Conversion) -> dict[str, Any]:
-    """model_index.json with the official classes."""
+    """model_index.json with the official classes. FastVideo wants the version's key; no diffusers wrote this release."""
     declared = plan.declaration
-    index_: dict[str, Any] = {"_class_name": declared.pipeline[1], **declared.index}
+    index_: dict[str, Any] = {"_class_name": declared.pipeline[1], "_diffusers_version": "", **declared.index}
     return index_ | {name: [part.library, part.cls] for name, part in declared.parts.items()}
 
 
