@@ -34,7 +34,9 @@ PROMPTS = {
 def questions(port: Port) -> Json:
     """What `config` and `smoke` want to know: schedules, tokens, and what each name of the model resolves to."""
     parts = port.components.items()
-    paths = {"load tree": str(port.load_tree), "official folder": str(port.official_tree)}
+    paths = {"load tree": str(port.load_tree)}
+    if not port.official.needs_conversion:  # else nothing loads the release, nor what lies between it and the load tree
+        paths["official folder"] = str(port.official_tree)
     if hub := hub_id(port):
         paths[HUB] = hub
     return {

@@ -332,7 +332,7 @@ def config_name(part: Part) -> str:
 
 
 def model_index(plan: Conversion) -> dict[str, Any]:
-    """model_index.json with the official classes. FastVideo wants the version's key; no diffusers wrote this release."""
+    """model_index.json with the official classes. FastVideo wants the version's key, and none wrote this."""
     declared = plan.declaration
     index_: dict[str, Any] = {"_class_name": declared.pipeline[1], "_diffusers_version": "", **declared.index}
     return index_ | {name: [part.library, part.cls] for name, part in declared.parts.items()}
