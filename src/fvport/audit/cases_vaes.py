@@ -167,7 +167,6 @@ def wan() -> list[Case]:
             },
             inputs=pair((1, 3, 9, 32, 48), (1, 4, 3, 2, 3)),
         ),
-        base.variant("streaming", "decoded chunk by chunk with the streaming cache", ours=decoded, theirs=streamed),
         base.variant("no_cache", "use_feature_cache false", settings={"use_feature_cache": False}),
         base.variant(
             "tiling",
@@ -185,16 +184,6 @@ def wan() -> list[Case]:
             theirs=tiled,
         ),
     ]
-
-
-def streamed(model: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """One latent frame, then the rest, through the cache that streaming_decode hands on."""
-    import torch
-
-    latent, cache = given["latent"], model.get_streaming_cache()
-    first, cache = model.streaming_decode(latent[:, :, :1], cache, is_first_chunk=True)
-    rest, _ = model.streaming_decode(latent[:, :, 1:], cache)
-    return {"decoded": torch.cat([first, rest], dim=2)}
 
 
 def quiet_decoder(model: Any) -> None:

@@ -144,9 +144,10 @@ def _slow(case: Case) -> bool:
 
 
 def _work(wanted: list[Case], order: list[int], control: bool, counter: Any, queue: Any, logs: Path) -> None:
-    from fvport.models import forked
+    from fvport.models import cpu_platform, forked
 
     forked.interrupt_on_sigterm()
+    cpu_platform.end_with_parent()
     while True:
         with counter.get_lock():
             at = counter.value
