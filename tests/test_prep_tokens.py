@@ -29,7 +29,7 @@ LEAKY = """import os, sys
 for name, value in os.environ.items():
     print(name, value)
     print(name, value, file=sys.stderr)
-raise ValueError(" ".join(os.environ.values()) + " https://user:seventhSEVENTHseventh@example.org/x?token=y")
+raise ValueError(" ".join(os.environ.values()) + " https://user:seventh" "SEVENTHseventh@example.org/x?token=y")
 """
 
 

@@ -43,7 +43,7 @@ def connect(environment: Environment, root: Path, package_path: Path, refuse: ty
 
 def _port(values: dict[str, Any], cwd: Path, refuse: type[Exception]) -> PortContext:
     """The port of these answers. Built once a bake: while the questions are answered it is always built anew."""
-    answers = {key: values.get(key, "") for key in validate.KEYS}
+    answers = {key: values.get(validate.GIVEN.get(key, key), "") for key in (*validate.KEYS, *validate.GIVEN)}
     repository = _public_address(str(values.get("_template", "")))
     if _last.get("answers") != answers or ("_template" not in values and _last.get("cwd") != (cwd, id(values))):
         try:

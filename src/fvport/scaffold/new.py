@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import FvportError, UsageError, did_you_mean
-from fvport.scaffold import finish
+from fvport.scaffold import finish, validate
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ def keys() -> dict[str, str]:
 
 def _questions() -> dict[str, Any]:
     text = (template_root() / "cookiecutter.json").read_text(encoding="utf-8")
-    return {key: value for key, value in json.loads(text).items() if not key.startswith("_")}
+    asked = json.loads(text)
+    more = {key: asked[name] for key, name in validate.GIVEN.items()}
+    return {key: value for key, value in asked.items() if not key.startswith("_")} | more
 
 
 def parse(answers: Sequence[str]) -> dict[str, str]:
@@ -106,7 +108,8 @@ def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input:
 
     bridge.forget()
     with _importable(root), _quiet():
-        made = generate_context(context_file=str(root / "cookiecutter.json"), extra_context=given)
+        named = {validate.GIVEN.get(key, key): value for key, value in given.items()}
+        made = generate_context(context_file=str(root / "cookiecutter.json"), extra_context=named)
         made["_cookiecutter"] = {k: v for k, v in made["cookiecutter"].items() if not k.startswith("_")}
         made["cookiecutter"].update(prompt_for_config(made, no_input))
         made["cookiecutter"].update(

@@ -20,12 +20,12 @@ KEYS = (
     "official_revision",
     "official_repo",
     "official_commit",
-    "conversion",
     "workload_type",
     "components",
     "fastvideo",
     "gate_device",
 )
+GIVEN = {"conversion": "__conversion"}  # answers that nobody is asked for, and their names in cookiecutter.json
 DEVICES = ("cuda", "cpu")
 SLUG = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -33,7 +33,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 def answers(given: Mapping[str, Any]) -> dict[str, str]:
     """The public answers, checked one by one. UsageError names the key and the value."""
-    found = {key: given.get(key, "") for key in KEYS}
+    found = {key: given.get(key, "") for key in (*KEYS, *GIVEN)}
     for key, value in found.items():
         if not isinstance(value, str):
             raise UsageError(f"must be text, is {value!r}", where=key)

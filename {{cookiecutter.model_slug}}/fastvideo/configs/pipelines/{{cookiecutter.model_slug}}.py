@@ -83,8 +83,8 @@ def text_encoders() -> tuple[EncoderConfig, ...]:
     )
 {% endif %}
 {% endif %}
-
 {% if images | length > 1 %}
+
 
 def image_encoders() -> tuple[EncoderConfig, ...]:
     return (
