@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from bake_helpers import REPO, T5, WAN, answers, bake, files, release
 
-from fvport import spec, words
+from fvport import spec
+from fvport import words as known
 from fvport.errors import UsageError
 from fvport.scaffold import finish, new
 
@@ -246,5 +247,5 @@ def test_pages_name_commands_that_exist(port: Path, tmp_path: Path) -> None:
 def test_shared_words_are_the_questions_words() -> None:
     """cookiecutter.json's choices are the words that port.toml knows."""
     asked = json.loads((REPO / "cookiecutter.json").read_text())["workload_type"]
-    assert tuple(asked) == ("auto", *words.WORKLOADS)
+    assert tuple(asked) == ("auto", *known.WORKLOADS)
     assert T5["num_layers"] == 2

@@ -170,7 +170,8 @@ def test_what_became_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     found = states.states(["7_0", "7_1", "8", "9", "10"])
-    assert [found[name] for name in ("7_0", "7_1", "8", "9", "10")] == ["RUNNING", "OUT_OF_MEMORY", "PENDING", "NODE_FAIL", "GONE"]
+    expected = {"7_0": "RUNNING", "7_1": "OUT_OF_MEMORY", "8": "PENDING", "9": "NODE_FAIL", "10": "GONE"}
+    assert found == expected
     monkeypatch.setenv("PATH", "/nowhere")
     assert states.states(["7_0"]) == {}
 

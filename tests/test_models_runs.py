@@ -104,6 +104,7 @@ def test_only_the_hub_id_is_answered_for(tmp_path: Path, monkeypatch: pytest.Mon
     tiny = port(tree(tmp_path))
     tiny.official_weights = tmp_path / "official"
     tiny.official_weights.mkdir()
+    tiny.official_tree = tiny.official_weights
     (tiny.official_weights / "model_index.json").write_text('{"_class_name": "OfficialPipeline"}')
     registry: Any = types.ModuleType("fastvideo.registry")
     registry.maybe_download_model_index = lambda path, **_: {"_class_name": f"read from {path}"}

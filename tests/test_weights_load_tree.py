@@ -8,10 +8,9 @@ import os
 
 import numpy as np
 import pytest
-from weights_support import PORT, make_port, release, save, save_json
+from weights_support import PORT, make_port, save, save_json
 
 from fvport import evidence as ev
-from fvport import spec
 from fvport.errors import BlockedError, FvportError
 from fvport.weights import convert, lockfile, prep
 

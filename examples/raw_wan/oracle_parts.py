@@ -38,9 +38,17 @@ def build_transformer(folder, dtype):
     config, held = release(folder)
     c = config["dit"]
     model = WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=c["heads"], attention_head_dim=c["dim"] // c["heads"],
-        in_channels=c["channels"], out_channels=c["channels"], text_dim=c["text"], freq_dim=c["freq"],
-        ffn_dim=c["ffn"], num_layers=c["layers"], cross_attn_norm=True, qk_norm="rms_norm_across_heads",
+        patch_size=(1, 2, 2),
+        num_attention_heads=c["heads"],
+        attention_head_dim=c["dim"] // c["heads"],
+        in_channels=c["channels"],
+        out_channels=c["channels"],
+        text_dim=c["text"],
+        freq_dim=c["freq"],
+        ffn_dim=c["ffn"],
+        num_layers=c["layers"],
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
         rope_max_seq_len=c["max_seq"],
     )
     own = {
@@ -63,8 +71,8 @@ def build_transformer(folder, dtype):
         for leaf in ("weight", "bias"):
             qkv, kv = held[f"{there}self_attn.qkv.{leaf}"], held[f"{there}cross_attn.kv.{leaf}"]
             state[f"{here}attn1.to_q.{leaf}"] = qkv[:dim].clone()
-            state[f"{here}attn1.to_k.{leaf}"] = qkv[dim:2 * dim].clone()
-            state[f"{here}attn1.to_v.{leaf}"] = qkv[2 * dim:].clone()
+            state[f"{here}attn1.to_k.{leaf}"] = qkv[dim : 2 * dim].clone()
+            state[f"{here}attn1.to_v.{leaf}"] = qkv[2 * dim :].clone()
             state[f"{here}attn2.to_q.{leaf}"] = held[f"{there}cross_attn.q.{leaf}"]
             state[f"{here}attn2.to_k.{leaf}"] = kv[:dim].clone()
             state[f"{here}attn2.to_v.{leaf}"] = kv[dim:].clone()
@@ -89,9 +97,15 @@ def build_text_encoder(folder, dtype):
     c = config["text"]
     model = UMT5EncoderModel(
         UMT5Config(
-            vocab_size=c["vocab"], d_model=c["dim"], d_kv=c["head_dim"], d_ff=c["ffn"], num_layers=c["layers"],
-            num_heads=c["heads"], relative_attention_num_buckets=c["buckets"],
-            relative_attention_max_distance=c["far"], feed_forward_proj="gated-gelu",
+            vocab_size=c["vocab"],
+            d_model=c["dim"],
+            d_kv=c["head_dim"],
+            d_ff=c["ffn"],
+            num_layers=c["layers"],
+            num_heads=c["heads"],
+            relative_attention_num_buckets=c["buckets"],
+            relative_attention_max_distance=c["far"],
+            feed_forward_proj="gated-gelu",
         )
     )
     prefix = "cond_stage_model."

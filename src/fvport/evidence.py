@@ -242,14 +242,14 @@ def lock(port: Port) -> dict[str, Any]:
     return data
 
 
-def _tree_digest(root: Path) -> str:
+def _tree_digest(root: Path, skip: str = "__pycache__") -> str:
     import blake3 as b3
 
     if not root.is_dir():
         return "absent"
     total = b3.blake3()
     for folder, dirs, files in os.walk(root):
-        dirs[:] = sorted(d for d in dirs if d != "__pycache__" and not d.startswith("."))
+        dirs[:] = sorted(d for d in dirs if d not in ("__pycache__", skip) and not d.startswith("."))
         for name in sorted(files):
             if name.endswith((".pyc", ".pyo")):
                 continue
@@ -261,8 +261,8 @@ def _tree_digest(root: Path) -> str:
 @functools.cache
 def package_digest(name: str) -> str:
     """`name==version` of an installed distribution; for fvport the digest of its sources (a checkout changes)."""
-    if name == "fvport":
-        return _tree_digest(Path(__file__).parent)
+    if name == "fvport":  # a wheel carries the template, which no check reads: the same digest as a checkout's
+        return _tree_digest(Path(__file__).parent, skip="_template")
     from importlib import metadata
 
     try:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run of some components only: what the check already knew about the others stays in its record.
 
-Nothing is taken over unless it speaks of this very tree: same inputs with the same digests, same device, same scale, same
-run of CI.
-What no run has shown stays missing, and the gate asks for it.
+Nothing is taken over unless it speaks of this very tree: same inputs with the same digests, same device, same scale,
+same run of CI. What no run has shown stays missing, and the gate asks for it.
 """
 
 from __future__ import annotations

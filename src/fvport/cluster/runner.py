@@ -11,6 +11,7 @@ import contextlib
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -171,6 +172,25 @@ class _Watch:
         """Nothing is left running, whatever ended this run."""
         for handle in self.flying.values():
             handle.cancel(check=False)
+        for handle in self.flying.values():
+            _ended(handle)
+
+
+def _ended(handle: Any) -> None:
+    """See to it that a local job is gone: an interrupt is nothing to a process that was started in the background."""
+    process = getattr(handle, "_process", None)
+    if process is None:
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+        return
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.wait()
 
 
 def _last_words(handle: Any) -> str:
