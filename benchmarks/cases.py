@@ -196,7 +196,7 @@ def steps(output: str, build: Path) -> dict[str, float]:
     """Seconds by step: what the demo prints of its own, and what each check's record says."""
     import json
 
-    found = {name: float(seconds) for name, seconds in re.findall(r"^(.+?) \.\.\. ([0-9.]+) s$", output, re.MULTILINE)}
+    found = {name: float(seconds) for name, seconds in re.findall(r"^([^:\n]+): ([0-9.]+) s$", output, re.MULTILINE)}
     for path in sorted(build.glob("*/.fvport/evidence/*/*.json")):
         found[f"check {path.stem}"] = json.loads(path.read_text(encoding="utf-8"))["seconds"]
     return found

@@ -98,7 +98,7 @@ def test_steps_of_the_demo(tmp_path: Path) -> None:
     record = tmp_path / "port" / ".fvport" / "evidence" / "some_model" / "keys.json"
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"seconds": 2.5}))
-    assert cases.steps("bake ... 0.8 s\nother\n", tmp_path) == {"bake": 0.8, "check keys": 2.5}
+    assert cases.steps("bake: 0.8 s\nother\n", tmp_path) == {"bake": 0.8, "check keys": 2.5}
 
 
 def test_kept_results_have_the_shape() -> None:
@@ -117,3 +117,15 @@ def test_quick_run(name: str) -> None:
     command = [sys.executable, "-m", "benchmarks", name, "--quick"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     check(json.loads(done.stdout))
+
+
+def test_the_demos_steps_are_found_in_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The benchmark reads the demo's own words, signs of life left out."""
+    from benchmarks.cases import steps
+    from examples import demo
+
+    with demo.step("bake"):
+        pass
+    said = capsys.readouterr()
+    found = steps(said.out + said.err + "parity: running for 5 s ...\n", tmp_path)
+    assert list(found) == ["bake"]
