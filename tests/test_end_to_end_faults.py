@@ -183,7 +183,6 @@ FAULTS = [
         "text_encoder",
         replace(ENCODER, ".masked_fill(hidden == 0, torch.finfo(x.dtype).min)", ""),
         "text_encoder",
-        light=True,
     ),
     Fault(
         "hidden_state_one_layer_off",

@@ -137,7 +137,7 @@ def strength(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def trace(session: nox.Session) -> None:
-    """The first module of a component that differs by itself, and why: nox -s trace -- transformer"""
+    """The first module of a component that differs by itself, and why (-- names the component)."""
     fvport(session, "trace")
 
 
