@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import encoder_cases
+from benchmarks import dit_cases, encoder_cases
 from benchmarks.cases import ROOT, Case
 from benchmarks.measure import Run
 
@@ -30,6 +30,9 @@ PLACES = {  # component names that FastVideo has loaders for, by kind: so many o
     "image_encoder": ("image_encoder", "image_encoder_2", "image_encoder_3"),
     "audio_encoder": ("audio_encoder",),
     "conditioner": ("conditioner",),
+    "dit": ("transformer",),
+    "vae": ("vae",),
+    "scheduler": ("scheduler",),
 }
 
 
@@ -56,7 +59,21 @@ def encoders() -> list[Subject]:
     return [subject(case) for case in encoder_cases.CASES.values()]
 
 
-PARTS: dict[str, Callable[[], list[Subject]]] = {"encoders": encoders}
+def dits() -> list[Subject]:
+    """Every transformer, autoencoder and scheduler of the archetypes' case table."""
+
+    def subject(case: dit_cases.DitCase) -> Subject:
+        def write(folder: Path) -> list[str]:
+            shutil.rmtree(folder, ignore_errors=True)
+            dit_cases.make(case, folder)
+            return ["diffusers", case.cls]
+
+        return Subject(case.name, case.official, case.kind, write)
+
+    return [subject(case) for case in dit_cases.CASES.values()]
+
+
+PARTS: dict[str, Callable[[], list[Subject]]] = {"encoders": encoders, "dits": dits}
 
 
 def batches(subjects: Sequence[Subject]) -> list[dict[str, Subject]]:
@@ -125,7 +142,7 @@ def _port(batch: dict[str, Subject], folder: Path) -> tuple[Path, str]:
         f"model_slug={slug}",
         f"official_weights={official}",
         "workload_type=t2v",
-        f"components={','.join([*(f'{place}=port' for place in batch), 'transformer=port'])}",
+        f"components={','.join(f'{place}=port' for place in dict.fromkeys([*batch, 'transformer']))}",
         "gate_device=cpu",
     ]
     port = folder / slug

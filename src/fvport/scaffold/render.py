@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fvport.scaffold import bytecode, encoder_facts, library
+from fvport.scaffold import bytecode, encoder_facts, library, model_facts
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.context import PortContext
 from fvport.scaffold.literals import oneline, pyrepr, tomlkey, tomlrepr
@@ -45,7 +45,7 @@ NOT_ARCHITECTURE = (
 )
 FILTERS = {"pyrepr": pyrepr, "tomlrepr": tomlrepr, "tomlkey": tomlkey, "oneline": oneline, "tuple": tuple}
 FILTERS["arch_fields"] = arch_fields
-FILTERS |= encoder_facts.FILTERS
+FILTERS |= encoder_facts.FILTERS | model_facts.FILTERS
 PARTS = Path(__file__).parent / "parts"
 
 

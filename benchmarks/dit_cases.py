@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiny official transformers and autoencoders, one a class and variant that the archetypes cover, made by diffusers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DitCase:
+    """One class of diffusers with the arguments of its constructor. `old_names`: parts of keys as old releases have them."""
+
+    name: str
+    archetype: str
+    cls: str
+    config: dict[str, Any] = field(default_factory=dict)
+    kind: str = "dit"
+    old_names: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def official(self) -> str:
+        return f"diffusers:{self.cls}"
+
+
+_KL = {
+    "block_out_channels": [8, 16],
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "latent_channels": 4,
+    "norm_num_groups": 4,
+    "layers_per_block": 1,
+    "sample_size": 16,
+}
+_OLD_ATTENTION = ((".to_q.", ".query."), (".to_k.", ".key."), (".to_v.", ".value."), (".to_out.0.", ".proj_attn."))
+
+
+def _kl(name: str, old_names: tuple[tuple[str, str], ...] = (), **config: Any) -> DitCase:
+    return DitCase(name, "autoencoder_kl", "AutoencoderKL", {**_KL, **config}, "vae", old_names)
+
+
+VAES = [
+    _kl("kl"),
+    _kl(
+        "kl_no_quant_three_stages",
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        shift_factor=0.1159,
+        scaling_factor=0.3611,
+        latent_channels=16,
+        block_out_channels=[8, 12, 16],
+        down_block_types=["DownEncoderBlock2D"] * 3,
+        up_block_types=["UpDecoderBlock2D"] * 3,
+        layers_per_block=2,
+        mid_block_add_attention=False,
+    ),
+    _kl(
+        "kl_attention_in_stages",
+        down_block_types=["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+        up_block_types=["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+        act_fn="gelu",
+        in_channels=4,
+        out_channels=5,
+    ),
+    _kl("kl_old_names", _OLD_ATTENTION, latents_mean=[0.1, -0.2, 0.3, 0.05], latents_std=[1.5, 0.8, 2.0, 1.1]),
+]
+CASES = {case.name: case for case in VAES}
+
+
+def make(case: DitCase, folder: Path, seed: int = 0) -> Path:
+    """Write the official model (config.json, safetensors), every parameter drawn, to `folder` and return it."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from fvport.audit import official
+
+    model = build(case)
+    official.randomise(model, torch.Generator().manual_seed(seed))
+    model.save_pretrained(folder)
+    if case.old_names:
+        file = folder / "diffusion_pytorch_model.safetensors"
+        renamed = {_old(key, case.old_names): value for key, value in load_file(file).items()}
+        save_file(renamed, file, metadata={"format": "pt"})
+    return folder
+
+
+def _old(key: str, names: tuple[tuple[str, str], ...]) -> str:
+    for now, before in names:
+        key = key.replace(now, before)
+    return key
+
+
+def build(case: DitCase) -> Any:
+    """The official object as its constructor leaves it, in eval mode."""
+    import diffusers
+
+    return getattr(diffusers, case.cls)(**json.loads(json.dumps(case.config))).eval()

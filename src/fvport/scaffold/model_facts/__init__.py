@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the source templates of transformers and autoencoders ask: lines of an arch config, rules in order."""
+
+from __future__ import annotations
+
+from fvport.scaffold.model_facts.lines import config_field, dit_rules
+
+FILTERS = {"config_field": config_field, "dit_rules": dit_rules}

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One transformer or autoencoder of an archetype, measured: native against official, and what faults are seen."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import archetypes_support as support
+
+from benchmarks import dit_cases
+from benchmarks.dit_cases import DitCase
+
+# (case, text of the rendered source, what it becomes): each is a port that looks right and is not
+FAULTS: dict[str, tuple[str, str, str]] = {
+    "padded on both sides": ("kl", "F.pad(x, (0, 1, 0, 1))", "F.pad(x, (1, 0, 1, 0))"),
+    "no shortcut": ("kl", "x + attended.transpose(1, 2)", "attended.transpose(1, 2)"),
+    "tiles blended the other way": ("kl", "* (1 - share)", "* (share)"),
+    "quant convolution left out": ("kl", "moments if self.quant_conv is None else self.quant_conv(moments)", "moments"),
+}
+FEW = ("kl_attention_in_stages", "kl_old_names")  # one or two an archetype: their sources are linted
+ELSEWHERE: tuple[str, ...] = ()  # archetypes that have cases in archetypes_matrix.py too
+
+
+@dataclass
+class Made:
+    """An official model on disk, and `p` and `c` as a bake makes them."""
+
+    case: DitCase
+    folder: Path
+    p: Any
+    c: Any
+    config: dict[str, Any]
+    weights: dict[str, Any]
+
+    def native(self, change: tuple[str, str] | None = None, dtype: Any = None) -> Any:
+        """The native model with the official weights; `change` replaces text of its source."""
+        source = support.text(self.case.archetype, "native.py.jinja", self.p, self.c)
+        if change:
+            assert change[0] in source, f"{change[0]!r} does not stand in the source"
+            source = source.replace(*change)
+        made = support.module(
+            self.c.config_module, support.text(self.case.archetype, "config.py.jinja", self.p, self.c), self.folder
+        )
+        config = getattr(made, self.c.config_class)()
+        config.update_model_arch({k: v for k, v in json.loads(json.dumps(self.config)).items() if k[0] != "_"})
+        cls = getattr(support.module(self.c.native_module, source, self.folder), self.c.native_class)
+        weights = {name: tensor.clone() for name, tensor in self.weights.items()}
+        if self.case.kind == "vae":
+            model = cls(config).eval()
+            model.load_state_dict(weights)
+            return model
+        return support.load_dit(cls, config, iter(weights.items()), dtype)
+
+    def compare(self, native: Any) -> dict[str, Any]:
+        """{case: {output: [difference, official floor]}}, both relative to the largest value."""
+        import torch
+
+        oracle, call = (f(self.case.archetype, self.p, self.c, self.folder) for f in (support.oracle, support.call))
+        name, found = self.c.name, {}
+        build, run = getattr(oracle, f"build_{name}"), getattr(oracle, f"call_{name}")
+        single, double = build(self.folder / "official", torch.float32), build(self.folder / "official", torch.float64)
+        for key, case in getattr(oracle, f"inputs_{name}")(self.config, 0).items():
+            official = run(single, case)
+            floors, differences = (
+                support.worst(official, run(double, case)),
+                support.worst(official, call(native, case)),
+            )
+            found[key] = {output: [differences[output], floors[output]] for output in official}
+        return found
+
+
+def made(case: DitCase, folder: Path) -> Made:
+    from safetensors.torch import load_file
+
+    folder = folder / case.name
+    official = dit_cases.make(case, folder / "official")
+    config = json.loads((official / "config.json").read_text(encoding="utf-8"))
+    weights = load_file(official / "diffusion_pytorch_model.safetensors")
+    tensors = {key: ("F32", tuple(value.shape)) for key, value in weights.items()}
+    p, c = support.context(case.archetype, case.official, config, tensors=tensors)
+    return Made(case, folder, p, c, config, weights)
+
+
+def measure(case: DitCase, folder: Path) -> dict[str, Any]:
+    """`cases` as compared, names and rules that are not in use, and what each fault of this case changes."""
+    import re
+
+    this = made(case, folder)
+    native = this.native()
+    found: dict[str, Any] = {"cases": this.compare(native)}
+    rules = getattr(native, "param_names_mapping", {})
+    entries = support.library.get(case.archetype).data["passthrough"]
+    passing = [e["pattern"] for e in entries if all(this.config.get(key) for key in e.get("when", ()))]
+    names = [*rules, *passing]
+    found["unnamed"] = [key for key in this.weights if not any(re.match(pattern, key) for pattern in names)]
+    found["unused"] = [pattern for pattern in rules if not any(re.match(pattern, key) for key in this.weights)]
+    found["faults"] = {name: _seen(this, change) for name, (where, *change) in FAULTS.items() if where == case.name}
+    return found
+
+
+def _seen(this: Made, change: list[str]) -> float:
+    """The largest difference of any output, as a multiple of its floor, with this fault in the source."""
+    cases = this.compare(this.native((change[0], change[1])))
+    return max(difference / max(floor, 1e-7) for outputs in cases.values() for difference, floor in outputs.values())
+
+
+def main(out: Path, folder: Path) -> None:
+    from fvport import fastvideo_api
+
+    fastvideo_api.boot(support.SITE, "cpu")
+    found = {name: measure(case, folder) for name, case in dit_cases.CASES.items()}
+    out.write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

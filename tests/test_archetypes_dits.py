@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Archetypes of transformers and autoencoders: clean sources, parity with the official class, faults that are seen."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import archetypes_dits as dits
+import archetypes_support as support
+import pytest
+import tomllib
+
+from fvport.scaffold import library
+
+HERE = Path(__file__).parent
+STYLE = tomllib.loads((HERE / "data" / "fastvideo_style.toml").read_text())
+CASES = dits.dit_cases.CASES
+FACTOR = 3.0
+ULP = 1.2e-7  # of float32: a difference of one rounding is none, also where the floor happens to be smaller
+TEMPLATES = ("config.py.jinja", "native.py.jinja", "oracle.py.jinja", "parity_test.py.jinja")
+LONG = {"prefix": "AVeryLongModelNameForVideoGenerationTwo", "slug": "a_very_long_model_name_for_video_two"}
+
+
+def rendered(name: str, **more: Any) -> dict[str, str]:
+    case = CASES[name]
+    config = json.loads(json.dumps(case.config))
+    p, c = support.context(case.archetype, case.official, config, name=case.kind, **more)
+    return {template: support.text(case.archetype, template, p, c) for template in TEMPLATES}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rendered_files_are_whole(name: str) -> None:
+    """Each file parses, holds no template tag, and leaves nothing for a person to write."""
+    for template, text in rendered(name).items():
+        ast.parse(text)
+        assert "{%" not in text, template
+        assert "FVPORT-DECIDE" not in text, template
+
+
+@pytest.mark.parametrize("name", dits.FEW)
+def test_formatter_changes_nothing(name: str) -> None:
+    """yapf with FastVideo's settings leaves what goes upstream as it is, under a short name and a long one."""
+    from yapf.yapflib.yapf_api import FormatCode
+
+    style = "{" + ", ".join(f"{key}: {value}" for key, value in STYLE["yapf"].items()) + "}"
+    for more in (LONG, {"prefix": "X", "slug": "x_one"}):
+        files = rendered(name, **more)
+        for template in ("config.py.jinja", "native.py.jinja"):
+            assert not FormatCode(files[template], style_config=style, print_diff=True)[0]
+
+
+def test_linters_find_nothing(tmp_path: Path) -> None:
+    """ruff with FastVideo's rules, codespell with its words."""
+    for name in dits.FEW:
+        for template, text in rendered(name, **LONG).items():
+            (tmp_path / f"{name}_{template.removesuffix('.jinja')}").write_text(text, encoding="utf-8")
+    rules = STYLE["ruff"]["lint"]
+    config = tmp_path / "ruff.toml"
+    config.write_text(f"line-length = 120\n[lint]\nselect = {rules['select']}\nignore = {rules['ignore']}\n")
+    words = ["codespell_lib", "--ignore-words-list", STYLE["codespell_ignore"], "."]
+    for tool in (["ruff", "check", "--no-cache", "--config", str(config), "."], words):
+        done = subprocess.run([sys.executable, "-m", *tool], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("archetype", sorted({case.archetype for case in CASES.values()}))
+def test_covered_classes_have_a_case(archetype: str) -> None:
+    """Each class that these archetypes cover is in the case table."""
+    covers = {name.partition(":")[2] for name in library.get(archetype).covers}
+    assert {case.cls for case in CASES.values() if case.archetype == archetype} <= covers
+    if archetype not in dits.ELSEWHERE:
+        assert covers == {case.cls for case in CASES.values() if case.archetype == archetype}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Every case through FastVideo, in one process of its own."""
+    folder = tmp_path_factory.mktemp("dits")
+    command = [sys.executable, str(HERE / "archetypes_dits.py"), str(folder / "out.json"), str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "out.json").read_text())
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", CASES)
+def test_native_equals_official(measured: dict[str, Any], name: str) -> None:
+    """Every output of every input is within three times the official model's own floor; every key is named by a rule."""
+    found = measured[name]
+    for case, outputs in found["cases"].items():
+        for output, (difference, floor) in outputs.items():
+            assert difference <= FACTOR * max(floor, ULP), f"{case}.{output}: {difference} against {floor}"
+    assert found["unnamed"] == []
+    assert found["unused"] == []
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("fault", dits.FAULTS)
+def test_faults_are_seen(measured: dict[str, Any], fault: str) -> None:
+    """A source with one thing wrong is a hundred times further away than any rounding."""
+    assert measured[dits.FAULTS[fault][0]]["faults"][fault] > 100 * FACTOR
