@@ -21,8 +21,11 @@ def test_a_declaration_is_read():
     assert list(found.parts) == ["transformer", "vae", "tokenizer", "scheduler"]
     part = found.parts["transformer"]
     assert part.prefixes == ("dit.",)
-    assert part.rename == ((r"^layers\.", "blocks."),)
-    assert [str(operation) for operation in part.rules[2].operations] == ["transpose([1, 0])", "cast(F16)"]
+    step, *rules = part.names.rules
+    assert (step.form, step.pattern, step.target) == ("step", r"^layers\.", "blocks.")
+    assert [rule.declared for rule in rules] == ["rules[0]"] * 3 + ["rules[1]"] * 2 + ["rules[2]"]
+    assert [str(operation) for operation in rules[-1].operations] == ["transpose([1, 0])", "cast(F16)"]
+    assert [(rule.output, rule.outputs) for rule in rules[:3]] == [(0, 3), (1, 3), (2, 3)]
     assert found.parts["vae"].config == ("config.json",)
     assert found.parts["tokenizer"].copied
     assert found.index == {"boundary_ratio": None}

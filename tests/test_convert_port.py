@@ -17,7 +17,7 @@ from fvport.checks import Options, conversion, keys, mapping
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.verbs import app
 from fvport.verbs import weights as _  # noqa: F401 - the verb
-from fvport.weights import convert, converter, declaration, prep, retries
+from fvport.weights import convert, converter, declaration, prep, retries, review
 
 RAW = PORT.replace('library = "diffusers"', 'library = "diffusers"\nlayout = "monolithic"\nneeds_conversion = true')
 SCRIPT = """
@@ -167,7 +167,7 @@ def test_a_wrongly_declared_name_is_red_in_keys(port, native):
 
 def test_the_signature_covers_the_declaration(port, native):
     """Another declared rule is another mapping: the signature is stale, and records are."""
-    from fvport.weights import review, sides
+    from fvport.weights import sides
 
     converter.run(port)
     review.review(port, sign="alice")
@@ -289,3 +289,81 @@ def test_a_request_that_lacks_fields_is_refused(tmp_path):
     (tmp_path / "r.yaml").write_text("conversion_retry_request: [")
     with pytest.raises(UsageError, match="is not YAML"):
         retries.read(tmp_path / "r.yaml")
+
+
+# --- what a reviewer sees of the first link --------------------------------------------------------------------------
+
+ORDER = r'r"\1.to_q.\2", r"\1.to_k.\2", r"\1.to_v.\2"'
+
+
+def redeclared(port, old, new):
+    """The declaration changed and the release converted again."""
+    assert old in SCRIPT
+    declaration.script(port).write_text(SCRIPT.replace(old, new))
+    converter.run(port)
+
+
+def test_the_review_shows_both_links(port, native):
+    """A row for each step, each part of each declared rule and what keeps its name; what is left out, with reasons."""
+    converter.run(port)
+    found = review.review(port)
+    sheet = found.sheets[0]
+    rows = {row["rule"]: row for row in sheet.declared}
+    split = rows[r"(.*)\.qkv\.(.*) -> \1.to_k.\2 | split(0, 3) (part 1 of 3)"]
+    assert (split["keys"], split["before"]) == (2, "dit.layers.0.attn.qkv.weight")
+    assert split["after"] == "part 1 of 3 -> blocks.0.attn1.to_k.weight"
+    assert (split["shape"], split["exchange"]) == ([12, 4], "the parts")
+    assert rows[r"^layers\. => blocks."]["keys"] == 12  # two layers; a split tensor counts once a part
+    assert rows["(passes through)"]["before"] == "dit.table"
+    assert found.left_out == {"average of training": ["ema.x"]}
+    text = found.text()
+    assert "official -> converted" in text
+    assert "converted -> native" in text
+    assert "1 keys, such as ema.x: average of training" in text
+    note = next(f for f in sheet.findings if "is split in parts of one shape" in f.message)
+    assert (note.code, note.severity) == ("FV113", "note")
+    assert "the fused name says where q lies" in note.message
+
+
+OUT = r'[r"attn1\.o\.", "attn1.to_out.0."]'
+NORMS = r'[r"norm1\.", "normx."], [r"norm2\.", "norm1."], [r"normx\.", "norm2."], '
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (ORDER, r'r"\1.to_k.\2", r"\1.to_q.\2", r"\1.to_v.\2"', "is split in the order k, q, v, not q, k, v"),
+        (OUT, NORMS + OUT, "norm1 and norm2 are exchanged"),
+    ],
+)
+def test_a_swap_in_the_declaration_is_red_in_mapping(port, native, old, new, said):
+    """Shapes fit, the converted tree is what was declared, and the names say that it was swapped: FV114, unsigned."""
+    redeclared(port, old, new)
+    found = items(mapping.run(port, Options()))
+    assert said in found["transformer: FV114"].reason
+    assert found["transformer: FV114"].verdict == "fail"
+    assert "conversion, after" in found["transformer: FV114"].reason
+    with pytest.raises(FvportError, match="not signed: FV114"):
+        review.review(port, sign="alice")
+
+
+def test_a_swap_that_is_right_is_accepted_in_writing(port, native):
+    """A release that really stores k first: the finding becomes a note with the reason."""
+    redeclared(port, ORDER, r'r"\1.to_k.\2", r"\1.to_q.\2", r"\1.to_v.\2"')
+    text = port.file.read_text()
+    port.file.write_text(text.replace("signed_by", 'accept = { "FV114" = "the release stores k first" }, signed_by', 1))
+    found = items(mapping.run(spec.load(port.root), Options()))
+    assert found["transformer: rules"].verdict == "pass"
+
+
+def test_diff_shows_what_changed_in_the_declaration(port, native):
+    """A signature that went stale by the declaration says which entry of it."""
+    converter.run(port)
+    review.review(port, sign="alice")
+    redeclared(port, '"eps": 1e-6', '"eps": 1e-5')
+    entry = review.diff(spec.load(port.root)).components["transformer"]
+    assert entry["state"].startswith("stale by alice")
+    assert entry["changes"] == [
+        '- conversion.transformer.config: {"eps": 1e-06, "num_layers": 2}',
+        '+ conversion.transformer.config: {"eps": 1e-05, "num_layers": 2}',
+    ]

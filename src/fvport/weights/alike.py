@@ -8,7 +8,7 @@ from typing import Any
 
 from fvport.weights import roles, swaps
 from fvport.weights.case import Case
-from fvport.weights.mapping import Placed
+from fvport.weights.mapping import Placed, part_of
 
 Found = tuple[str, tuple[str, ...]]
 
@@ -20,6 +20,9 @@ def same_shape(case: Case) -> Iterator[Found]:
             pairs = ", ".join(f"{part}: {_pair(item, family, part)}" for part, item in sorted(parts.items()))
             names = tuple(item.source for item in parts.values())
             yield f"{family} of {neutral} share the shape {list(shape)}: {pairs}", names
+    for source, items in _split(case).items():
+        said = ", ".join(f"{place(item)} ({_order_said(source, item)})" for item in items)
+        yield f"{source} is split in parts of one shape: {said}", (source, *(item.target for item in items))
 
 
 def families(case: Case) -> dict[str, str]:
@@ -29,7 +32,36 @@ def families(case: Case) -> dict[str, str]:
         if len(parts) > 1:
             for item in parts.values():
                 found[item.source] = ", ".join(dict.fromkeys([*filter(None, [found.get(item.source)]), family]))
+    for source in _split(case, every=True):
+        found[source] = ", ".join(filter(None, [found.get(source), "the parts"]))
     return found
+
+
+def _split(case: Case, every: bool = False) -> dict[str, list[Placed]]:
+    """{source: its parts in order} where parts of one tensor could be exchanged; one a kind of layer, or `every`."""
+    parts: dict[str, list[Placed]] = {}
+    for item in case.mapped.placed:
+        if part_of(item) and not item.skipped:
+            parts.setdefault(item.source, []).append(item)
+    seen: set[str] = set()
+    found = {}
+    for source, items in parts.items():
+        items.sort(key=lambda item: part_of(item) or (0, 0))
+        shapes = [(case.native or {}).get(item.target) for item in items]
+        stem = roles.template(source)[0]
+        if len(set(shapes)) < len(items) and (every or stem not in seen):
+            seen.add(stem)
+            found[source] = items
+    return found
+
+
+def _order_said(source: str, item: Placed) -> str:
+    """What the names say of a part's place in a split tensor."""
+    for family, part in roles.roles(item.target).items():
+        if roles.says_order(source, [*roles.family(family).words]):
+            return f"the fused name says where {part} lies"
+        return f"{part} by its place, which no name says"
+    return "no name says which part it is"
 
 
 def _groups(case: Case) -> dict[tuple[str, str, Any], dict[str, Placed]]:
@@ -65,5 +97,7 @@ def _evidence(item: Placed, family: str, part: str) -> str:
 
 
 def place(item: Placed) -> str:
-    """`target`, or `target[1 of 3]` for a part of a merge."""
-    return item.target if item.index is None else f"{item.target}[{item.index} of {item.count}]"
+    """`target`, or `target[1 of 3]` for a part of a merge, or `part 1 of 3 -> target` for one of a split."""
+    target = item.target if item.index is None else f"{item.target}[{item.index} of {item.count}]"
+    part = part_of(item)
+    return f"part {part[0]} of {part[1]} -> {target}" if part else target

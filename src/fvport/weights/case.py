@@ -41,13 +41,17 @@ class Finding:
 
 @dataclass
 class Case:
-    """What the rules are looked at with. `native` is None where that side is not known; shapes may be empty."""
+    """What the rules are looked at with. `native` is None where that side is not known; shapes may be empty.
+
+    `given`: where the names go, where that is known already (a conversion's plan).
+    """
 
     rules: Rules
     shapes: Mapping[str, Shape]
     native: Mapping[str, Shape] | None = None
     passthrough: Sequence[str] = ()
     exclude: Mapping[str, str] = field(default_factory=dict)
+    given: Mapped | None = None
 
     @cached_property
     def names(self) -> list[str]:
@@ -57,7 +61,12 @@ class Case:
 
     @cached_property
     def mapped(self) -> Mapped:
-        return self.rules.apply(self.names)
+        return self.given or self.rules.apply(self.names)
+
+    @cached_property
+    def called(self) -> dict[str, str]:
+        """{official name: what the rules are matched against}: the name itself, or what the steps make of it."""
+        return {name: self.rules.stepped(name)[0] for name in self.shapes}
 
     @cached_property
     def targets(self) -> dict[str, list[Placed]]:

@@ -9,7 +9,6 @@ target, a rule that fits nothing, and a group of sources of which one is missing
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,10 @@ from typing import Any
 
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.weights import manifest
-from fvport.weights.declaration import FILE, Declaration, Part, Rule
+from fvport.weights.declaration import FILE, Declaration, Part
 from fvport.weights.manifest import TensorInfo
-from fvport.weights.operations import Operation, Tensor, chain, moves_bytes
+from fvport.weights.mapping import Placed, Rules, produced
+from fvport.weights.operations import Operation, Tensor, moves_bytes
 from fvport.weights.patterns import concerns, concerns_any
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
@@ -63,13 +63,17 @@ class Made:
 
 @dataclass
 class Conversion:
-    """The whole plan. `tensors[component]` in the order of the source bytes; `skipped` {key: reason}."""
+    """The whole plan. `tensors[component]` in the order of the source bytes; `skipped` {key: reason}.
+
+    `placed[component]`: where the declared rules put each key, by its name without the prefix.
+    """
 
     root: Path
     declaration: Declaration
     headers: Headers
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     tensors: dict[str, list[Made]] = field(default_factory=dict)
+    placed: dict[str, list[tuple[Placed, Source]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -242,8 +246,8 @@ def nearest_prefix(key: str, prefixes: Iterable[str]) -> str:
 
 def _component(made: Conversion, part: Part, keys: list[tuple[str, Source]], problems: list[str]) -> list[Made]:
     where, found = part.name, []
-    used: set[tuple[str, int]] = set()
-    groups: dict[tuple[int, tuple[str | None, ...]], dict[int, Source]] = {}
+    placed = made.placed.setdefault(part.name, [])
+    groups: dict[tuple[str, int | None, str], dict[int, tuple[Placed, Source]]] = {}
     if not keys:
         prefixes = ", ".join(f'"{prefix}"' for prefix in part.prefixes)
         problems.append(f"{where}: no key of {', '.join(part.files)} begins with {prefixes}")
@@ -251,26 +255,43 @@ def _component(made: Conversion, part: Part, keys: list[tuple[str, Source]], pro
         if reason := _skipped(part.skip, short):
             made.skipped[source.key] = reason
             continue
-        name = _renamed(part, short, used)
-        placed = _placed(part, name)
-        if placed is None:
-            found.append(Made(name, source.tensor, (source,)))
-            continue
-        number, slot, targets = placed
-        used.add(("rules", number))
-        group = groups.setdefault((number, targets), {})
-        if slot in group:
-            problems.append(f"{where}: {group[slot].key} and {source.key} are both the source of {_first(targets)}")
-        group[slot] = source
-    for (number, targets), group in groups.items():
-        found += _group(made, part, part.rules[number], targets, group, problems)
-    for word, count in (("rename", len(part.rename)), ("rules", len(part.rules))):
-        for number in range(count):
-            if (word, number) not in used and keys:
-                said = part.rules[number] if word == "rules" else " -> ".join(part.rename[number])
-                problems.append(f"{where}.{word}[{number}] fits no key: {said}")
+        for item in part.names.places(short):
+            placed.append((item, source))
+            declared = _entry(part.names, item)
+            if not declared.startswith("rules"):
+                found.append(Made(item.target, source.tensor, (source,)))
+                continue
+            group = groups.setdefault((declared, item.output, item.target), {})
+            if (item.index or 0) in group:
+                both = f"{group[item.index or 0][1].key} and {source.key}"
+                problems.append(f"{where}: {both} are both the source of {item.target}")
+            group[item.index or 0] = item, source
+    for (declared, _, _), group in groups.items():
+        found += _group(made, part, declared, group, problems)
+    problems += _unused(part, placed) if keys else []
     problems += _collisions(where, found)
+    problems[:] = dict.fromkeys(problems)  # what is wrong with a group is so for each of its targets
     return sorted(found, key=_order)
+
+
+def _entry(names: Rules, item: Placed) -> str:
+    """The declaration's entry that decided where a key goes; '' for one that keeps its name."""
+    return names.rules[item.rules[-1]].declared if item.rules else ""
+
+
+def _unused(part: Part, placed: list[tuple[Placed, Source]]) -> list[str]:
+    used = {position for item, _ in placed for position in item.rules}
+    entries: dict[str, list[int]] = {}
+    for position, rule in enumerate(part.names.rules):
+        entries.setdefault(rule.declared, []).append(position)
+    problems = []
+    for declared, positions in entries.items():
+        if not used.intersection(positions):
+            rules = [part.names.rules[position] for position in positions]
+            sources, targets = dict.fromkeys(r.pattern for r in rules), dict.fromkeys(r.target for r in rules)
+            said = f"{' + '.join(sources)} -> {' + '.join(targets)}"
+            problems.append(f"{part.name}.{declared} fits no key: {said}")
+    return problems
 
 
 def _order(item: Made) -> tuple[Any, ...]:
@@ -279,61 +300,33 @@ def _order(item: Made) -> tuple[Any, ...]:
     return -manifest.BITS[item.tensor.dtype], first.file, first.info.start, item.output
 
 
-def _renamed(part: Part, name: str, used: set[tuple[str, int]]) -> str:
-    for number, (pattern, replacement) in enumerate(part.rename):
-        name, count = re.subn(pattern, replacement, name)
-        if count:
-            used.add(("rename", number))
-    return name
-
-
-def _placed(part: Part, name: str) -> tuple[int, int, tuple[str | None, ...]] | None:
-    """(the first rule that fits, which of its sources, its targets), or None where the name stays."""
-    for number, rule in enumerate(part.rules):
-        for slot, pattern in enumerate(rule.sources):
-            if match := re.fullmatch(pattern, name):
-                return number, slot, tuple(None if target is None else match.expand(target) for target in rule.targets)
-    return None
-
-
-def _first(targets: tuple[str | None, ...]) -> str:
-    return next((target for target in targets if target), "what is left out")
-
-
 def _group(
-    made: Conversion,
-    part: Part,
-    rule: Rule,
-    targets: tuple[str | None, ...],
-    group: dict[int, Source],
-    problems: list[str],
+    made: Conversion, part: Part, declared: str, group: dict[int, tuple[Placed, Source]], problems: list[str]
 ) -> list[Made]:
-    missing = [rule.sources[slot] for slot in range(len(rule.sources)) if slot not in group]
+    """What one target is made of; nothing where it is left out, or something is wrong."""
+    item = next(iter(group.values()))[0]
+    missing = [slot for slot in range(item.count or 1) if slot not in group]
     if missing:
-        there = ", ".join(source.key for source in group.values())
-        problems.append(f"{part.name}: {_first(targets)} is made of {there} and {missing[0]}, and no key fits that")
+        there = ", ".join(source.key for _, source in group.values())
+        rules = part.names.rules
+        lacks = next(rule.pattern for rule in rules if rule.declared == declared and rule.index == missing[0])
+        problems.append(f"{part.name}: {item.target} is made of {there} and {lacks}, and no key fits that")
         return []
-    sources = tuple(group[slot] for slot in range(len(rule.sources)))
+    places, sources = zip(*(group[slot] for slot in sorted(group)), strict=True)
+    reason = next((str(step.arguments[0]) for step in item.operations if step.name == "skip"), "")
+    steps = tuple(step for step in item.operations if step.name != "skip")
+    if reason and not item.outputs:
+        made.skipped |= {source.key: reason for source in sources}
+        return []
     try:
-        outputs = chain(rule.operations, [source.tensor for source in sources])
+        tensor = produced(places, [source.tensor for source in sources])
     except UsageError as error:
         problems.append(f"{part.name}: {sources[0].key}: {error}")
         return []
-    if any(operation.name == "skip" for operation in rule.operations):
-        made.skipped |= {source.key: str(rule.operations[-1].arguments[0]) for source in sources}
+    if reason:
+        made.skipped[f"{sources[0].key} [part {item.output}]"] = reason
         return []
-    if len(outputs) != len(targets):
-        what = f"{sources[0].key} becomes {len(outputs)} tensors, and {len(targets)} targets are named ({rule})"
-        problems.append(f"{part.name}: {what}")
-        return []
-    reasons = iter(rule.reasons)
-    found = []
-    for number, (target, tensor) in enumerate(zip(targets, outputs, strict=True)):
-        if target is None:
-            made.skipped[f"{sources[0].key} [part {number}]"] = next(reasons)
-        else:
-            found.append(Made(target, tensor, sources, rule.operations, number))
-    return found
+    return [Made(item.target, tensor, sources, steps, item.output or 0)]
 
 
 def _collisions(where: str, found: list[Made]) -> list[str]:

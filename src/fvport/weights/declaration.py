@@ -18,7 +18,8 @@
     INDEX = {"boundary_ratio": 0.9}                 # plain values of model_index.json
 
 A rule has one source or several, one target or several, and operations between them (`operations.py`); a target may be
-`{"skip": "reason"}`. A name in capitals may stand for a literal that was assigned above it.
+`{"skip": "reason"}`. A name in capitals may stand for a literal that was assigned above it. `rename` and `rules` become
+one `mapping.Rules`: a step each, and a whole-name rule for each pair of source and target.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fvport.errors import BlockedError, UsageError, did_you_mean
+from fvport.weights import regexcost
+from fvport.weights.mapping import Rule, Rules
 from fvport.weights.operations import Operation
 
 if TYPE_CHECKING:
@@ -46,21 +49,8 @@ Skips = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Rule:
-    """Sources of one group (patterns on the renamed name) become the targets; None: left out, see `reasons`."""
-
-    sources: tuple[str, ...]
-    targets: tuple[str | None, ...]
-    operations: tuple[Operation, ...] = ()
-    reasons: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{' + '.join(self.sources)} -> {' + '.join(target or '(left out)' for target in self.targets)}"
-
-
-@dataclass(frozen=True)
 class Part:
-    """One component of the converted tree."""
+    """One component of the converted tree; `names` is what `rename` and `rules` say."""
 
     name: str
     library: str
@@ -68,8 +58,7 @@ class Part:
     prefixes: tuple[str, ...] = ()  # none: it has no weights of its own
     files: tuple[str, ...] = ("*",)
     config: Any = None  # a table, or where it stands in the release: (file, key, ...)
-    rename: tuple[tuple[str, str], ...] = ()
-    rules: tuple[Rule, ...] = ()
+    names: Rules = field(default_factory=Rules)
     skip: Skips = field(default_factory=dict)
     folder: str = ""  # a folder of the release that is copied as it is
     only: tuple[str, ...] = ()  # files of that folder; none: all
@@ -233,14 +222,13 @@ class _Reader:
             self.words(f"{key}.prefix", table["prefix"]) if "prefix" in table else (),
             self.words(f"{key}.files", table.get("files", ["*"])),
             self.config(f"{key}.config", table.get("config")),
-            tuple(self.rename(f"{key}.rename[{n}]", pair) for n, pair in enumerate(self.list(key, table, "rename"))),
-            tuple(self.rule(f"{key}.rules[{n}]", rule) for n, rule in enumerate(self.list(key, table, "rules"))),
+            self.names(key, table),
             self.skips(f"{key}.skip", table.get("skip", {})),
             folder,
             self.words(f"{key}.only", table.get("only", [])),
         )  # fmt: skip
 
-    def list(self, key: str, table: dict[str, Any], word: str) -> list[Any]:
+    def entries(self, key: str, table: dict[str, Any], word: str) -> list[Any]:
         value = table.get(word, [])
         if not isinstance(value, list):
             self.fail(f"{key}.{word}", "must be a list, in the order in which it is applied")
@@ -276,6 +264,8 @@ class _Reader:
             re.compile(value)
         except (re.error, RecursionError, OverflowError) as error:
             self.fail(key, f"{value!r} is no regular expression ({error})")
+        if why := regexcost.danger(value):
+            self.fail(key, f"{value!r} backtracks badly: {why}", "Write it without nested repeats")
         return value
 
     def skips(self, key: str, value: Any) -> Skips:
@@ -287,12 +277,19 @@ class _Reader:
                 self.fail(f"{key} {pattern!r}", "needs a reason")
         return table
 
-    def rename(self, key: str, value: Any) -> tuple[str, str]:
+    def names(self, key: str, table: dict[str, Any]) -> Rules:
+        rules: list[Rule] = []
+        for word, read in (("rename", self.rename), ("rules", self.rule)):
+            for n, value in enumerate(self.entries(key, table, word)):
+                rules += [replace(rule, declared=f"{word}[{n}]") for rule in read(f"{key}.{word}[{n}]", value)]
+        return Rules(tuple(rules), source=self.where)
+
+    def rename(self, key: str, value: Any) -> list[Rule]:
         if not isinstance(value, list) or len(value) != 2:
             self.fail(key, "must be [pattern, replacement]")
         pattern = self.pattern(key, value[0])
         self.template(key, pattern, value[1])
-        return pattern, value[1]
+        return [Rule("step", pattern, value[1])]
 
     def template(self, key: str, pattern: str, value: Any) -> None:
         if not isinstance(value, str):
@@ -302,25 +299,47 @@ class _Reader:
         except (re.error, IndexError) as error:
             self.fail(key, f"{value!r} does not go with {pattern!r} ({error})")
 
-    def rule(self, key: str, value: Any) -> Rule:
+    def rule(self, key: str, value: Any) -> list[Rule]:
         if not isinstance(value, list) or len(value) < 2:
             self.fail(key, "must be [source, target, operation ...]")
-        sources = tuple(self.pattern(key, word) for word in self.words(key, value[0]))
+        sources = [self.pattern(key, word) for word in self.words(key, value[0])]
         targets = value[1] if isinstance(value[1], list) else [value[1]]
-        names: list[str | None] = []
-        reasons = []
-        for target in targets:
-            if isinstance(target, dict) and set(target) == {"skip"}:
-                reasons.append(str(target["skip"]))
-                names.append(None)
-                continue
-            for source in sources:
-                self.template(key, source, target)
-            names.append(target)
-        if not sources or not names or any(not reason.strip() for reason in reasons):
-            self.fail(key, "needs a source, a target, and a reason for what is left out")
+        if not sources or not targets:
+            self.fail(key, "needs a source and a target")
+        if len(set(sources)) < len(sources):
+            self.fail(key, "names one source twice")
         try:
             operations = tuple(Operation.from_json(word) for word in value[2:])
         except UsageError as error:
             self.fail(key, f"holds a wrong operation: {error}")
-        return Rule(sources, tuple(names), operations, tuple(reasons))
+        names = [step.name for step in operations]
+        if "skip" in names:  # of all that it takes, whatever the target
+            return self.pairs(key, sources, targets[:1], operations)
+        if len(sources) > 1 and "split" in names[: names.index("fuse") if "fuse" in names else None]:
+            self.fail(key, "splits before it joins its sources", "Write a rule for each source, or fuse first")
+        if len(sources) > 1 and "fuse" not in names and len(targets) != len(sources):
+            self.fail(key, f"has {len(sources)} sources, and nothing joins them", 'Say how: ["fuse", 0]')
+        if len(sources) > 1 and "fuse" not in names:  # one after another: each source has a target of its own
+            pairs = zip(sources, targets, strict=True)
+            return [rule for pair in pairs for rule in self.pairs(key, [pair[0]], [pair[1]], operations)]
+        return self.pairs(key, sources, targets, operations)
+
+    def pairs(self, key: str, sources: list[str], targets: list[Any], operations: tuple[Operation, ...]) -> list[Rule]:
+        """One rule for each source and target; a target that is left out has the others' name, and a reason."""
+        named = next((target for target in targets if not isinstance(target, dict)), r"\g<0>")
+        count = len(sources) if len(sources) > 1 else None
+        several = len(targets) if len(targets) > 1 else None
+        found = []
+        for number, target in enumerate(targets):
+            steps, name = operations, target
+            if isinstance(target, dict):
+                reason = target.get("skip")
+                if len(target) != 1 or not isinstance(reason, str) or not reason.strip():
+                    self.fail(key, "needs a target, or a reason for what is left out")
+                name, steps = named, (*operations, Operation("skip", (reason,)))
+            output = number if several else None
+            for place, source in enumerate(sources):
+                self.template(key, source, name)
+                index = place if count else None
+                found.append(Rule("whole", source, name, index, count, None, steps, output, several))
+        return found

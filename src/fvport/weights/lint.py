@@ -19,13 +19,8 @@ from fvport.weights.mapping import Rule, Rules, produced
 from fvport.weights.operations import Tensor
 from fvport.weights.show import listing
 
-ACCEPTABLE = (
-    "FV102",
-    "FV108",
-    "FV114",
-    "FV115",
-    "FV118",
-)  # judgements on words; what loses or mixes tensors is never accepted
+# judgements on words may be accepted; what loses or mixes tensors never
+ACCEPTABLE = ("FV102", "FV108", "FV114", "FV115", "FV118")
 
 RULES: dict[str, Callable[[Case], Iterator[Finding]]] = {}
 
@@ -65,6 +60,15 @@ def lint(
     keep = ("FV105", "FV106", "FV107", "FV110", "FV111", "FV120")
     if reuse:
         found = [f if f.code in keep else replace(f, severity="note") for f in found]
+    return [_accepted(finding, accept or {}) for finding in found]
+
+
+DECLARED = ("FV109", "FV112", "FV113", "FV114", "FV115", "FV118")  # the plan of a conversion has refused the rest
+
+
+def declared(case: Case, where: str, accept: Mapping[str, str] | None = None) -> list[Finding]:
+    """Findings on the rules of a declared conversion, whose plan could be made. `where` begins each message."""
+    found = [replace(f, message=f"{where}: {f.message}") for code in DECLARED for f in RULES[code](case)]
     return [_accepted(finding, accept or {}) for finding in found]
 
 
@@ -132,7 +136,7 @@ def _matching(case: Case, rule: Rule) -> list[str]:
     names = case.names
     if rule.form == "stacked":
         names = [name for name in names if not any(r.form == "rename" and r.matches(name) for r in case.rules.rules)]
-    return [name for name in names if rule.matches(name)]
+    return [name for name in names if rule.matches(case.called[name])]
 
 
 def _plain(pattern: str) -> str:
@@ -236,7 +240,9 @@ def identity(case: Case) -> Iterator[Finding]:
         return  # one exact rule a tensor, written by watching a load
     for position, rule in enumerate(case.rules.rules):
         taken = case.taken(position)
-        if taken and rule.index is None and all(item.source == item.target for item in taken):
+        if rule.form == "step" or rule.operations:
+            continue
+        if taken and rule.index is None and all(case.called[item.source] == item.target for item in taken):
             yield _note(
                 "FV109", f"rule {rule.text} leaves {len(taken)} names as they are", [p.source for p in taken], rule
             )
@@ -271,9 +277,11 @@ def order_matters(case: Case) -> Iterator[Finding]:
     for position, rule in enumerate(case.rules.rules):
         taken = case.taken(position)
         for later in case.rules.rules[position + 1 :]:
-            if later.form != rule.form or (rule.part and later.pattern == rule.pattern):
+            if later.form != rule.form or (rule.part and later.pattern == rule.pattern) or rule.form == "step":
                 continue
-            both = [p.source for p in taken if later.matches(p.source)]
+            if rule.declared and rule.declared == later.declared:
+                continue
+            both = [p.source for p in taken if later.matches(case.called[p.source])]
             if both and len(both) < len(_matching(case, later)):
                 what = f"{listing(both, 4)} would also match the later rule {later.text}; the order of the two decides"
                 yield _note("FV112", what, both, rule)
@@ -320,7 +328,7 @@ def idle_list(case: Case) -> Iterator[Finding]:
 def backtracks(case: Case) -> Iterator[Finding]:
     """A pattern must not backtrack badly: a name could keep the loader busy for ever."""
     for rule in case.rules.rules:
-        why = regexcost.danger(rule.pattern) if rule.form == "rename" else ""
+        why = regexcost.danger(rule.pattern) if rule.form != "stacked" else ""
         if why:
             yield _error("FV117", f"rule {rule.text}: {why}", rule=rule)
     for pattern in [*case.passthrough, *case.exclude]:
@@ -334,12 +342,10 @@ def too_wide(case: Case) -> Iterator[Finding]:
     """A pattern must not take more than it means: a dot that is not escaped, a key whose target does not exist."""
     for position, rule in enumerate(case.rules.rules):
         taken = [item for item in case.taken(position) if not item.skipped]
-        if rule.form == "rename":
-            dots = [item.source for item in taken if _wild_dot(rule.pattern, item.source)]
+        if rule.form in ("rename", "whole"):
+            dots = [item.source for item in taken if _wild_dot(rule.pattern, case.called[item.source])]
             if dots:
-                what = (
-                    f"in rule {rule.text} a dot that is not escaped stands for another character of {listing(dots, 4)}"
-                )
+                what = f"rule {rule.text}: a dot that is not escaped stands for another character of {listing(dots, 4)}"
                 yield _error("FV118", what, dots, rule)
         native = case.native
         lost = [item.source for item in taken if native is not None and item.target not in native]

@@ -13,10 +13,15 @@ Two forms of FastVideo become one ordered list:
 Renames come first; a name that none of them matches may be stacked. Where these rules differ from what a loader does,
 coverage by value (`values.py`) tells.
 
-For conversion a rule may carry named operations (`operations.py`), which FastVideo's forms cannot: they act on the
-source's tensor before it is joined with others. Rules of one pattern whose operations take a part each
-(`["split", 0, 3, 1]`) all take the key: one tensor, several targets. `["fuse", dim]` as the last operation of merged
-rules names another dimension than 0; `["skip", reason]` says that nothing loads the key.
+For conversion there are two more forms, and named operations (`operations.py`), which FastVideo's forms cannot carry
+(`declaration.py` writes them):
+
+- a step: `re.sub` anywhere in the name, before anything else, each step in turn;
+- a whole-name rule: the first whose pattern fits the whole name wins.
+
+Operations up to a `fuse` act on each source, what follows on the joined tensor; merged rules without one are joined
+along dimension 0. Rules of one pattern that take a part each (`["split", 0, 3, 1]`, or `output` of `outputs` that the
+operations give) all take the key: one tensor, several targets. `["skip", reason]` says that nothing loads the key.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fvport.errors import UsageError
@@ -48,8 +53,11 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule. `form` is `rename` (a regular expression) or `stacked` (a substring); `index` of `count` says its
-    merge place.
+    """One rule. `form` is `rename` or `whole` (a regular expression on the name's beginning, or on all of it),
+    `stacked` (a substring) or `step` (a regular expression, anywhere in the name).
+
+    `index` of `count` says its merge place, `output` of `outputs` which tensor that the operations give goes to its
+    target. `declared` names the entry of a declaration that it came from.
     """
 
     form: str
@@ -59,6 +67,9 @@ class Rule:
     count: int | None = None
     shard: str | int | None = None  # stacked: as declared
     operations: tuple[Operation, ...] = ()
+    output: int | None = None
+    outputs: int | None = None
+    declared: str = field(default="", compare=False)
 
     @property
     def skip(self) -> str:
@@ -68,35 +79,46 @@ class Rule:
     @property
     def part(self) -> bool:
         """The rule takes one part of its tensor: other rules of the same pattern take the others."""
-        return any(item.name == "split" and len(item.arguments) == 3 for item in self.operations)
+        return part_of(self) is not None
 
     def to_json(self) -> list[Any]:
-        """As a list; operations stand in it only where there are some, so older digests hold."""
-        plain = [self.form, self.pattern, self.target, self.index, self.count, self.shard]
-        return [*plain, [item.to_json() for item in self.operations]] if self.operations else plain
+        """As a list; operations and outputs stand in it only where there are some, so older digests hold."""
+        found: list[Any] = [self.form, self.pattern, self.target, self.index, self.count, self.shard]
+        if self.operations or self.outputs is not None:
+            found.append([item.to_json() for item in self.operations])
+        return found if self.outputs is None else [*found, self.output, self.outputs]
 
     @classmethod
     def from_json(cls, data: Any) -> Rule:
         """The inverse of `to_json`. TypeError for anything else, UsageError for an operation that is none."""
-        operations = tuple(Operation.from_json(item) for item in data[6]) if len(data) == 7 else ()
+        operations = tuple(Operation.from_json(item) for item in data[6]) if len(data) > 6 else ()
         form, pattern, target, index, count, shard = data[:6]
-        return cls(form, pattern, target, index, count, shard, operations)
+        output, outputs = data[7:9] if len(data) > 7 else (None, None)
+        return cls(form, pattern, target, index, count, shard, operations, output, outputs)
 
     def matches(self, name: str) -> bool:
-        return self.pattern in name if self.form == "stacked" else _compiled(self.pattern).match(name) is not None
+        if self.form == "stacked":
+            return self.pattern in name
+        compiled = _compiled(self.pattern)
+        how = {"whole": compiled.fullmatch, "step": compiled.search}.get(self.form, compiled.match)
+        return how(name) is not None
 
     def rewrite(self, name: str) -> str:
         if self.form == "stacked":
             return name.replace(self.pattern, self.target)
+        if self.form == "whole":
+            match = _compiled(self.pattern).fullmatch(name)
+            return match.expand(self.target) if match else name
         return _compiled(self.pattern).sub(self.target, name)
 
     @property
     def text(self) -> str:
         """`pattern -> target [1 of 3]`, as reports show it."""
         place = "" if self.index is None else f" [{self.index} of {self.count}]"
-        arrow = "~>" if self.form == "stacked" else "->"
+        arrow = {"stacked": "~>", "step": "=>"}.get(self.form, "->")
         done = "".join(f" | {item}" for item in self.operations)
-        return f"{self.pattern} {arrow} {self.target}{place}{done}"
+        which = "" if self.outputs is None else f" (part {self.output} of {self.outputs})"
+        return f"{self.pattern} {arrow} {self.target}{place}{done}{which}"
 
 
 @dataclass(frozen=True)
@@ -111,26 +133,46 @@ class Placed:
     count: int | None = None
     rules: tuple[int, ...] = ()
     operations: tuple[Operation, ...] = ()
+    output: int | None = None
+    outputs: int | None = None
 
     @property
     def skipped(self) -> bool:
         return any(item.name == "skip" for item in self.operations)
 
 
-def produced(items: Sequence[Placed], tensors: Sequence[Tensor]) -> Tensor:
-    """What one target holds: each source through its operations, then joined in merge order.
+def part_of(item: Rule | Placed) -> tuple[int, int] | None:
+    """(which, of how many) part of a split tensor it takes; None where it takes the whole."""
+    if item.output is not None and item.outputs is not None:
+        return item.output, item.outputs
+    for step in item.operations:
+        if step.name == "split" and len(step.arguments) == 3:
+            _, sizes, which = step.arguments
+            return which, sizes if isinstance(sizes, int) else len(sizes)
+    return None
 
-    UsageError, with the shapes, where it cannot be: the sources do not fit together, or are several without an order.
+
+def produced(items: Sequence[Placed], tensors: Sequence[Tensor]) -> Tensor:
+    """What one target holds: each source through its operations, joined in merge order, and through what follows.
+
+    UsageError, with the shapes, where it cannot be: the sources do not fit together, or are several without an order,
+    or the operations give more or fewer tensors than there are targets.
     """
-    parts, joins = [], []
+    parts: list[Tensor] = []
+    after: list[Operation] = []
     for item, tensor in zip(items, tensors, strict=True):
-        joins += [step for step in item.operations if step.name == "fuse"]
-        parts += chain([step for step in item.operations if step.name not in ("fuse", "skip")], [tensor])
-    if len(parts) == 1:
-        return parts[0]
-    if any(item.index is None for item in items):
-        raise UsageError(f"{', '.join(item.source for item in items)} go to {items[0].target} in no order")
-    return chain([joins[-1] if joins else Operation("fuse", (0,))], parts)[0]
+        steps = [step for step in item.operations if step.name != "skip"]
+        joins = next((n for n, step in enumerate(steps) if step.name == "fuse"), len(steps))
+        parts += chain(steps[:joins], [tensor])
+        after = steps[joins:] or after
+    if len(items) > 1 and not after:
+        if any(item.index is None for item in items):
+            raise UsageError(f"{', '.join(item.source for item in items)} go to {items[0].target} in no order")
+        after = [Operation("fuse", (0,))]
+    made, wanted = chain(after, parts), items[0].outputs or 1
+    if len(made) != wanted:
+        raise UsageError(f"{items[0].source} becomes {len(made)} tensors, and {wanted} targets are named")
+    return made[items[0].output or 0]
 
 
 @dataclass(frozen=True)
@@ -174,7 +216,7 @@ class Rules:
 
         UsageError for rules with operations: those are for a conversion, FastVideo has no form for them.
         """
-        beyond = next((rule for rule in self.rules if rule.operations), None)
+        beyond = next((rule for rule in self.rules if rule.operations or rule.form in ("whole", "step")), None)
         if beyond:
             what = f"the rule {beyond.text} cannot be written as FastVideo's param_names_mapping"
             raise UsageError(what, where=self.source, todo="Convert the checkpoint: fvport convert")
@@ -209,15 +251,35 @@ class Rules:
         """Where one official name goes: one place, or one a part where it is split. `re.error` for a pattern that is
         none: `lint` says so first (FV101).
         """
-        for form in ("rename", "stacked"):
-            taking = ((n, rule) for n, rule in enumerate(self.rules) if rule.form == form and rule.matches(name))
-            if hit := next(taking, None):
-                return [_placed(name, n, rule) for n, rule in (self._parts(hit[1]) if hit[1].part else [hit])]
-        return [Placed(name, name)]
+        called, steps = self.stepped(name)
+        for form in ("whole", "rename", "stacked"):
+            if hit := next(((n, rule) for n, rule in self._of(form) if rule.matches(called)), None):
+                chosen = self._parts(hit[1]) if hit[1].part else [hit]
+                return [_placed(name, called, (*steps, n), rule) for n, rule in chosen]
+        return [Placed(name, called, rules=steps)]
+
+    def stepped(self, name: str) -> tuple[str, tuple[int, ...]]:
+        """(the name after every step, positions of the steps that changed something in it)"""
+        used = []
+        for n, rule in self._of("step"):
+            if rule.matches(name):
+                name = rule.rewrite(name)
+                used.append(n)
+        return name, tuple(used)
+
+    def _of(self, form: str) -> list[tuple[int, Rule]]:
+        return self._by_form.get(form, [])
+
+    @functools.cached_property
+    def _by_form(self) -> dict[str, list[tuple[int, Rule]]]:
+        found: dict[str, list[tuple[int, Rule]]] = {}
+        for n, rule in enumerate(self.rules):
+            found.setdefault(rule.form, []).append((n, rule))
+        return found
 
     def _parts(self, first: Rule) -> list[tuple[int, Rule]]:
         same = ((n, rule) for n, rule in enumerate(self.rules) if rule.part and rule.pattern == first.pattern)
-        return [(n, rule) for n, rule in same if rule.form == first.form]
+        return [(n, rule) for n, rule in same if rule.form == first.form and rule.declared == first.declared]
 
     def apply(self, names: Iterable[str]) -> Mapped:
         return Mapped(tuple(item for name in names for item in self.places(name)))
@@ -238,8 +300,9 @@ class Rules:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def _placed(name: str, position: int, rule: Rule) -> Placed:
-    return Placed(name, rule.rewrite(name), rule.index, rule.count, (position,), rule.operations)
+def _placed(name: str, called: str, positions: tuple[int, ...], rule: Rule) -> Placed:
+    target = rule.rewrite(called)
+    return Placed(name, target, rule.index, rule.count, positions, rule.operations, rule.output, rule.outputs)
 
 
 def _rename(pattern: Any, target: Any, source: str) -> Rule:

@@ -19,6 +19,7 @@ from typing import Any
 from fvport.errors import FvportError, UsageError
 from fvport.spec import Component, Port
 from fvport.weights import alike, convert, manifest, show, sides
+from fvport.weights.case import Case
 from fvport.weights.lint import Finding
 from fvport.weights.sides import Side
 
@@ -36,30 +37,42 @@ class Sheet:
     signed_by: str
     rows: list[dict[str, Any]]
     findings: list[Finding]
+    declared: list[dict[str, Any]] = field(default_factory=list)  # official -> converted, where that is declared
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "findings": [finding.to_json() for finding in self.findings]}
 
     def text(self) -> str:
         said = f"{self.signature}{' by ' + self.signed_by if self.signed_by else ''}"
-        columns = ("rule", "keys", "before", "after", "shape", "alike", "exchange")
-        rows: list[tuple[str, ...]] = [("rule", "keys", "example", "becomes", "shape", "alike", "could be exchanged")]
-        rows += [tuple(str(row[key]) for key in columns) for row in self.rows]
-        lines = [f"{self.component} ({self.mode}): {said}, {self.digest}", show.table(rows)]
+        lines = [f"{self.component} ({self.mode}): {said}, {self.digest}"]
+        if self.declared:
+            lines += ["official -> converted, as the conversion is declared", _table(self.declared)]
+            lines += ["converted -> native"]
+        lines += [_table(self.rows)]
         lines += [f"{f.severity:5} {f.code} {f.message}" for f in self.findings]
         return "\n".join(lines)
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    columns = ("rule", "keys", "before", "after", "shape", "alike", "exchange")
+    table: list[tuple[str, ...]] = [("rule", "keys", "example", "becomes", "shape", "alike", "could be exchanged")]
+    return show.table([*table, *(tuple(str(row[key]) for key in columns) for row in rows)])
 
 
 @dataclass
 class Review:
     sheets: list[Sheet] = field(default_factory=list)
     signed: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)  # by the declared conversion: reason -> keys
 
     def to_json(self) -> dict[str, Any]:
-        return {"components": [sheet.to_json() for sheet in self.sheets], "signed": self.signed}
+        sheets = [sheet.to_json() for sheet in self.sheets]
+        return {"components": sheets, "signed": self.signed, "left_out": self.left_out}
 
     def text(self) -> str:
         parts = [sheet.text() for sheet in self.sheets]
+        left = [f"{len(keys)} keys, such as {keys[0]}: {reason}" for reason, keys in self.left_out.items()]
+        parts += ["\n".join(["left out of the conversion", *left])] if left else []
         parts += [f"signed: {', '.join(self.signed)}"] if self.signed else []
         return "\n\n".join(parts) or "no component has rules of its own"
 
@@ -76,6 +89,7 @@ def review(port: Port, component: str | None = None, sign: str = "") -> Review:
     sides.prefetch(port, chosen, "rules", "meta")
     looked = [Side(port, item) for item in chosen]
     result = Review([sheet(side) for side in looked])
+    result.left_out = next((side.link.left_out for side in looked if side.link), {})
     if sign:
         mine = [side for side in looked if side.component.mode == "port"]
         _refuse(result)
@@ -111,23 +125,25 @@ def sheet(side: Side) -> Sheet:
     name, mode = side.component.name, side.component.mode
     state = signature(side.component, digest)
     findings = side.findings()
-    rows = [] if any(finding.code == "FV101" for finding in findings) else _rows(side)
-    return Sheet(name, mode, digest, state, side.component.mapping.signed_by, rows, findings)
+    rows = [] if any(finding.code == "FV101" for finding in findings) else _rows(side.case)
+    declared = _rows(side.link.case, side.link.keys) if side.link else []
+    return Sheet(name, mode, digest, state, side.component.mapping.signed_by, rows, findings, declared)
 
 
-def _rows(side: Side) -> list[dict[str, Any]]:
-    case = side.case
+def _rows(case: Case, keys: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    """One row a rule, and one for what no rule takes; `keys` gives the whole key of a name, for the example."""
     counts: dict[Any, int] = {}
     for item in case.mapped.placed:
         counts[case.shapes[item.source]] = counts.get(case.shapes[item.source], 0) + 1
     families = alike.families(case)
     rows = []
-    for position, rule in enumerate(side.rules.rules):
-        taken = case.taken(position)
-        rows.append(_row(rule.text, taken, case.shapes, counts, families))
+    for position, rule in enumerate(case.rules.rules):
+        rows.append(_row(rule.text, case.taken(position), case.shapes, counts, families))
     rest = [item for item in case.mapped.placed if not item.rules]
     if rest:
         rows.append(_row("(passes through)", rest, case.shapes, counts, families))
+    for row in rows:
+        row["before"] = (keys or {}).get(row["before"], row["before"])
     return rows
 
 
@@ -142,7 +158,7 @@ def _row(text: str, taken: list[Any], shapes: Any, counts: dict[Any, int], famil
         "rule": text,
         "keys": len(taken),
         "before": first.source,
-        "after": alike.place(first),
+        "after": "(left out)" if first.skipped else alike.place(first),
         "shape": list(shape),
         "alike": more,
         "exchange": "; ".join(could),
@@ -237,4 +253,17 @@ def _lines(canonical: dict[str, Any]) -> list[str]:
     lines += [f"passes through: {pattern}" for pattern in canonical.get("passthrough", [])]
     for key in ("exclude", "accept"):
         lines += [f"{key}: {pattern} ({reason})" for pattern, reason in sorted(canonical.get(key, {}).items())]
+    return lines + _declared_lines(canonical.get("conversion", {}))
+
+
+def _declared_lines(conversion: dict[str, Any]) -> list[str]:
+    """The declared conversion, one entry a line; tables in the order of their names, as signatures are kept."""
+    lines = []
+    for name, value in sorted(conversion.items()):
+        tables = value.items() if name == "COMPONENTS" else [("", {name: value})]
+        for component, table in tables:
+            for key, said in sorted((table or {}).items()):
+                where = ".".join(filter(None, ("conversion", component, key)))
+                entries = said if key in ("rename", "rules") and isinstance(said, list) else [said]
+                lines += [f"{where}: {json.dumps(entry, sort_keys=True)}" for entry in entries]
     return lines

@@ -80,6 +80,14 @@ def order_in(target: str, parts: list[str]) -> list[str]:
     return sorted(parts, key=lambda part: places[part]) if min(places.values()) >= 0 else parts
 
 
+def says_order(target: str, parts: list[str]) -> bool:
+    """The fused name itself says in which order its parts lie."""
+    lowered = target.lower()
+    if all(len(part) == 1 for part in parts):
+        return bool(re.search(r"[qkv]{2,3}", lowered))
+    return all(part in lowered for part in parts)
+
+
 def template(name: str) -> tuple[str, tuple[int, ...]]:
     """`blocks.3.attn.0.q` -> (`blocks.#.attn.#.q`, (3, 0))"""
     numbers = tuple(int(number) for number in re.findall(r"(?:(?<=\.)|^)(\d+)(?=\.|$)", name))

@@ -15,7 +15,7 @@ from typing import Any
 
 from fvport.errors import BlockedError
 from fvport.spec import Component, Port
-from fvport.weights import manifest
+from fvport.weights import first_link, manifest
 from fvport.weights.lint import Case, Finding, Shape, lint
 from fvport.weights.mapping import Rules
 from fvport.weights.values import Store, dtype_name
@@ -71,6 +71,11 @@ class Side:
         return Store.of_folder(self.port.official_tree / folder_of(self.component), self.weights)
 
     @cached_property
+    def link(self) -> first_link.Link | None:
+        """Official -> converted, where the release is converted."""
+        return first_link.of(self.port, folder_of(self.component))
+
+    @cached_property
     def case(self) -> Case:
         return self.case_for({name: shape for name, (shape, _) in self.native.items()})
 
@@ -80,9 +85,11 @@ class Side:
         return Case(self.rules, self.shapes, native, review.passthrough, review.exclude)
 
     def findings(self) -> list[Finding]:
+        """On both links: the declared conversion, where there is one, and the rules of the native side."""
         review, case = self.component.mapping, self.case
         reuse = self.component.mode == "reuse"
-        return lint(case.rules, case.shapes, case.native, case.passthrough, case.exclude, review.accept, reuse)
+        found = self.link.findings(review.accept) if self.link else []
+        return found + lint(case.rules, case.shapes, case.native, case.passthrough, case.exclude, review.accept, reuse)
 
     def digest(self) -> str:
         review = self.component.mapping

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from fvport.weights import roles
 from fvport.weights.case import Case
-from fvport.weights.mapping import Placed
+from fvport.weights.mapping import Placed, part_of
 
 Found = tuple[str, tuple[str, ...]]
 
@@ -16,7 +16,7 @@ Found = tuple[str, tuple[str, ...]]
 def swapped(case: Case) -> Iterator[Found]:
     """(sentence, names): one a kind of contradiction, shown at its first layer."""
     seen: set[str] = set()
-    for message, names in (*_contradictions(case), *_merge_order(case), *_numbers(case)):
+    for message, names in (*_contradictions(case), *_merge_order(case), *_split_order(case), *_numbers(case)):
         key = roles.template(names[0])[0] + " " + roles.template(names[1])[0]
         if key not in seen:
             seen.add(key)
@@ -62,6 +62,29 @@ def _merge_order(case: Case) -> Iterator[Found]:
                 names = tuple(item.source for part, item in said if part)
                 order = f"{', '.join(known)}, not {', '.join(want)}"
                 yield f"{target} is joined in the order {order}: {', '.join(names)}", (names[0], target, *names[1:])
+
+
+def _split_order(case: Case) -> Iterator[Found]:
+    """The parts of a split tensor in another order than its name says, or than everybody's (q, k, v).
+
+    Of gate and up, and of scale and shift, there is no usual order: they count where the fused name says it.
+    """
+    parts: dict[str, list[Placed]] = {}
+    for item in case.mapped.placed:
+        if part_of(item) and not item.skipped:
+            parts.setdefault(item.source, []).append(item)
+    for source, items in parts.items():
+        items.sort(key=lambda item: part_of(item) or (0, 0))
+        for family in ("q/k/v", "gate/up", "scale/shift"):
+            known = [part for item in items if (part := roles.roles(item.target).get(family))]
+            usual = [part for part in roles.family(family).words if part in known]
+            if len(known) < 2 or len(set(known)) != len(known):
+                continue
+            want = roles.order_in(source, usual)
+            if known != want and (family == "q/k/v" or roles.says_order(source, usual)):
+                names = (source, *(item.target for item in items))
+                order = f"{', '.join(known)}, not {', '.join(want)}"
+                yield f"{source} is split in the order {order}: {', '.join(names[1:])}", names
 
 
 def _numbers(case: Case) -> Iterator[Found]:
