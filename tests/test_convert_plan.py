@@ -9,6 +9,7 @@ from convert_support import TEXT, plan, release, some, tensors
 from weights_support import save, save_json
 
 from fvport.errors import BlockedError, FvportError
+from fvport.weights.tree import copied_files
 
 
 def test_every_tensor_is_planned(tmp_path):
@@ -141,3 +142,13 @@ def test_a_pickled_file_is_planned_by_its_bytes(tmp_path):
     torch.save({"model": {"x": torch.arange(6.0).reshape(2, 3).t()}}, root / "extra.pt")
     with pytest.raises(BlockedError, match=r"holds model\.x as a view with strides"):
         plan(root, text)
+
+
+def test_a_tokenizer_may_lie_beside_the_weights(tmp_path):
+    """One folder for both: `only` names what is copied, and the weight files beside it are read as ever."""
+    root = release(tmp_path)
+    save_json(root / "tokenizer.json", {})
+    text = TEXT.replace('"folder": "tok"', '"folder": ".", "only": ["tokenizer.json"]')
+    found = plan(root, text)
+    assert found.tensors["transformer"]
+    assert copied_files(found, found.declaration.parts["tokenizer"]) == ["tokenizer.json"]

@@ -72,8 +72,9 @@ def _component(plan: Conversion, part: Part) -> ComponentInfo:
         folder = plan.root / part.folder
         name = config_name(part)
         config = manifest.read_json(folder / name) if (folder / name).is_file() else {}
-        held = manifest.read_weights(folder).tensors
-        tensors = {key: (info.dtype, info.shape) for key, info in sorted(held.items())}
+        files = manifest.read_weights(folder).files.items()
+        held = [pair for file, table in files if not part.only or file in part.only for pair in table.items()]
+        tensors = {key: (info.dtype, info.shape) for key, info in sorted(held)}
     return ComponentInfo(
         name=part.name,
         kind=kind_of(part.name, part.cls, part.library)[0],

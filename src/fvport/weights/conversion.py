@@ -137,14 +137,13 @@ def plan(root: Path, declaration: Declaration) -> Conversion:
 
 def read_headers(root: Path, declaration: Declaration) -> tuple[Headers, list[str]]:
     """(every weight file that the declaration does not skip or copy, notes). Indexes beside shards are held to."""
-    copied = [Path(part.folder) for part in declaration.parts.values() if part.copied]
     found: Headers = {}
     notes = []
     for file in sorted(root.rglob("*")):
         relative = file.relative_to(root)
         if any(part.startswith(".") for part in relative.parts) or not file.is_file():
             continue
-        if any(folder == relative.parent or folder in relative.parents for folder in copied):
+        if any(_is_copied(part, relative) for part in declaration.parts.values() if part.copied):
             continue
         name = relative.as_posix()
         if name.endswith(".index.json"):
@@ -160,6 +159,14 @@ def read_headers(root: Path, declaration: Declaration) -> tuple[Headers, list[st
     if not found and any(part.prefixes for part in declaration.parts.values()):
         raise BlockedError("holds no weight file that the declaration does not skip", where=str(root))
     return found, notes
+
+
+def _is_copied(part: Part, file: Path) -> bool:
+    """The file lies in the folder that is copied, and is one of those that are, where only some are."""
+    folder = Path(part.folder)
+    if folder not in file.parents:
+        return False
+    return not part.only or file.relative_to(folder).as_posix() in part.only
 
 
 def _file_skip(declaration: Declaration, name: str) -> str:
