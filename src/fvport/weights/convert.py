@@ -128,7 +128,7 @@ def _write(target: Path, plan: Plan, digest: str) -> None:
 
 def _plan(port: Port) -> Plan:
     release = layout.inspect(port.official_tree)
-    if not release.pipeline_class:
+    if not (port.official_tree / "model_index.json").is_file():
         raise BlockedError("has no model_index.json", where=str(port.official_tree), todo="Run: fvport prep")
     plan = Plan()
     index: dict[str, Any] = {"_class_name": pipeline_class(port), "_diffusers_version": _version(port)}
