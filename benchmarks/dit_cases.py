@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DitCase:
-    """One class of diffusers with the arguments of its constructor. `old_names`: parts of keys as old releases have them."""
+    """One class of diffusers with its constructor's arguments. `old_names`: parts of keys as old releases have them."""
 
     name: str
     archetype: str
@@ -66,7 +66,42 @@ VAES = [
     ),
     _kl("kl_old_names", _OLD_ATTENTION, latents_mean=[0.1, -0.2, 0.3, 0.05], latents_std=[1.5, 0.8, 2.0, 1.1]),
 ]
-CASES = {case.name: case for case in VAES}
+_SD3 = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 3,
+    "attention_head_dim": 12,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 20,
+    "caption_projection_dim": 24,
+    "pooled_projection_dim": 12,
+    "pos_embed_max_size": 12,
+}
+_FLUX = {
+    "in_channels": 8,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+    "joint_attention_dim": 20,
+    "pooled_projection_dim": 12,
+    "axes_dims_rope": [4, 6, 6],
+}
+
+
+def _joint(name: str, cls: str, base: dict[str, Any], **config: Any) -> DitCase:
+    return DitCase(name, "joint_attention_dit", cls, {**base, **config})
+
+
+JOINT = [
+    _joint("sd3", "SD3Transformer2DModel", _SD3),
+    _joint("sd35", "SD3Transformer2DModel", _SD3, dual_attention_layers=[0, 1], qk_norm="rms_norm", out_channels=6),
+    _joint("sd35_last_dual", "SD3Transformer2DModel", _SD3, dual_attention_layers=[2], qk_norm="layer_norm"),
+    _joint("flux", "FluxTransformer2DModel", _FLUX, guidance_embeds=True),
+    _joint("flux_no_guidance", "FluxTransformer2DModel", _FLUX, out_channels=4, num_attention_heads=3),
+]
+CASES = {case.name: case for case in [*VAES, *JOINT]}
 
 
 def make(case: DitCase, folder: Path, seed: int = 0) -> Path:

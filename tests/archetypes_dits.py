@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +24,21 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "no shortcut": ("kl", "x + attended.transpose(1, 2)", "attended.transpose(1, 2)"),
     "tiles blended the other way": ("kl", "* (1 - share)", "* (share)"),
     "quant convolution left out": ("kl", "moments if self.quant_conv is None else self.quant_conv(moments)", "moments"),
+    "last block's scale and shift exchanged": (
+        "sd35",
+        "modulation if self.last else (",
+        "modulation[::-1] if self.last else (",
+    ),
+    "second attention reads the first's input": ("sd35", "dual[0], dual[1]", "shift, scale"),
+    "positions from the corner": ("sd3", "(self.size - height) // 2", "0"),
+    "text attended without its own norms": ("sd35", "norm_added_q, self.norm_added_k)]", "norm_q, self.norm_k)]"),
+    "rotary embedding of the text left out": ("flux", "if text_rope is not None", "if text_rope is None"),
+    "timestep not scaled": ("flux", "timestep.to(image.dtype) * 1000", "timestep.to(image.dtype)"),
+    "guidance left out": ("flux", "found = found + self.guidance_embedder", "found + self.guidance_embedder"),
+    "gelu exact": ("flux", 'approximate="tanh"', 'approximate="none"'),
+    "axes exchanged": ("flux", "ids[:, axis]", "ids[:, -axis]"),
 }
-FEW = ("kl_attention_in_stages", "kl_old_names")  # one or two an archetype: their sources are linted
+FEW = ("kl_attention_in_stages", "kl_old_names", "sd35", "flux")  # one or two an archetype: their sources are linted
 ELSEWHERE: tuple[str, ...] = ()  # archetypes that have cases in archetypes_matrix.py too
 
 
@@ -78,6 +94,7 @@ def made(case: DitCase, folder: Path) -> Made:
     from safetensors.torch import load_file
 
     folder = folder / case.name
+    folder.mkdir(parents=True, exist_ok=True)
     official = dit_cases.make(case, folder / "official")
     config = json.loads((official / "config.json").read_text(encoding="utf-8"))
     weights = load_file(official / "diffusion_pytorch_model.safetensors")
@@ -109,12 +126,61 @@ def _seen(this: Made, change: list[str]) -> float:
     return max(difference / max(floor, 1e-7) for outputs in cases.values() for difference, floor in outputs.values())
 
 
+SPLIT = ("sd35", "flux")  # their sequence split over two processes
+
+
+def split(folder: Path) -> dict[str, Any]:
+    """What `compare` finds where two processes share each sequence, as the first of them sees it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = folder / "split.json"
+    port = _free_port()
+    children = [_process(rank, port, folder, out) for rank in range(2)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0], f"the two processes ended with {codes}"
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+def _process(rank: int, port: int, folder: Path, out: Path) -> int:
+    """Fork one of two processes that hold half of every sequence. Must come before any other distributed state."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        from fastvideo.distributed import maybe_init_distributed_environment_and_model_parallel
+
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        os.environ["MASTER_PORT"] = str(port)
+        maybe_init_distributed_environment_and_model_parallel(tp_size=1, sp_size=2)
+        found = {}
+        for name in SPLIT:
+            this = made(dit_cases.CASES[name], folder / f"rank{rank}")
+            found[name] = this.compare(this.native())
+        if rank == 0:
+            out.write_text(json.dumps(found), encoding="utf-8")
+        code = 0
+    except BaseException:  # noqa: BLE001 - a fork must end here
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
 def main(out: Path, folder: Path) -> None:
+    """Two processes first, while there is no distributed state to inherit; then every case in this one."""
     from fvport import fastvideo_api
 
-    fastvideo_api.boot(support.SITE, "cpu")
+    fastvideo_api.boot(support.SITE, "cpu", distributed=False)
+    shared = split(folder / "split")
+    fastvideo_api.init_distributed()
     found = {name: measure(case, folder) for name, case in dit_cases.CASES.items()}
-    out.write_text(json.dumps(found), encoding="utf-8")
+    out.write_text(json.dumps({**found, "split": shared}), encoding="utf-8")
 
 
 if __name__ == "__main__":

