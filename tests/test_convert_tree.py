@@ -164,6 +164,23 @@ def test_killed_at_any_moment(tmp_path, after):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "out", "release"]
 
 
+@pytest.mark.parametrize("after", [1, 8, 16])
+def test_killed_in_a_first_conversion(tmp_path, after):
+    """SIGKILL where there was no tree leaves none; the next run goes on with the files that were done."""
+    root, out = release(tmp_path / "release"), tmp_path / "out"
+    code = SLOWLY.format(path=sys.path, release=str(root), out=str(out))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for _ in range(after):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not out.exists()
+    made = plan(root)
+    assert bool(write(made, out).resumed) == (after > 1)
+    assert all(not verify.component(made, out, name).faults for name in made.tensors)
+
+
 @pytest.mark.parametrize("exchange", [True, False])
 def test_the_new_tree_takes_the_old_ones_place(made, tmp_path, monkeypatch, exchange):
     """With and without a system that can exchange two folders."""
@@ -175,6 +192,29 @@ def test_the_new_tree_takes_the_old_ones_place(made, tmp_path, monkeypatch, exch
     assert write(other, out, sync=True).made
     assert "c" in manifest.read_weights(out / "vae").tensors
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "out", "release"]
+
+
+def test_an_old_tree_beside_its_place_is_put_back(made, tmp_path):
+    """A run that ended between two renames: the next one finds the tree, and leaves nothing beside it."""
+    out = tmp_path / "out"
+    write(made, out)
+    os.rename(out, tmp_path / ".out.old")
+    assert not write(made, out).made
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "out", "release"]
+
+
+def test_a_nan_is_not_forgotten_by_a_run_that_ended_late(tmp_path, monkeypatch):
+    """Killed when all is written and the tree not yet in its place: the next run still names the NaN."""
+    held = tensors()
+    held["dit.layers.0.down"][0, 0] = np.nan
+    made, out = plan(release(tmp_path / "release", held)), tmp_path / "out"
+    monkeypatch.setattr(tree, "_sync_folder", lambda folder: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        write(made, out)
+    monkeypatch.undo()
+    again = write(made, out)
+    assert again.resumed
+    assert "transformer.blocks.0.down" in again.nan
 
 
 def test_a_touched_file_is_no_current_tree(made, tmp_path):

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from fvport.errors import BlockedError
 
 MAX_HEADER = 100_000_000  # bytes; the format's own bound
+MAX_JSON = 64 << 20  # bytes of an index or a config
 MAX_RANK = 64
 BITS = {  # every dtype of the format, in bits an element
     "BOOL": 8,
@@ -235,9 +236,12 @@ def load_json(raw: bytes, file: Path, what: str = "it", strict: bool = False) ->
 def read_json(file: Path, strict: bool = False) -> dict[str, Any]:
     """A JSON object from a file; BlockedError when it is missing or is something else."""
     try:
-        raw = file.read_bytes()
+        with open(file, "rb") as stream:
+            raw = stream.read(MAX_JSON + 1)
     except OSError as error:
         raise BlockedError(f"cannot be read ({error.strerror or error})", where=str(file)) from None
+    if len(raw) > MAX_JSON:
+        _bad(file, f"has more than {MAX_JSON} bytes, which no index or config has")
     value = load_json(raw, file, strict=strict)
     if not isinstance(value, dict):
         _bad(file, "is not a JSON object")

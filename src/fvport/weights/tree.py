@@ -135,12 +135,12 @@ def write(plan: Conversion, target: Path, options: Options, said: Callable[[int,
     if target.is_symlink() or (target.exists() and not read_marker(target)):
         raise FvportError("was not made by fvport and is not overwritten", where=str(target), todo="Move it away")
     with _alone(target):
+        _put_back(target)
         if read_marker(target) and is_current(target, plan, options):
             held = read_marker(target)
             return Written(target, False, _sizes(held), nan=held.get("nan", {}), notes=list(plan.notes))
         part = _beside(target, "part")
-        _begin(part, plan, options)
-        result = Written(target, True, notes=list(plan.notes))
+        result = Written(target, True, nan=_begin(part, plan, options), notes=list(plan.notes))
         try:
             _fill(plan, part, options, said, result)
             _settle(part, target, plan, options, result)
@@ -171,18 +171,27 @@ def _alone(target: Path) -> Iterator[None]:
         yield
 
 
-def _begin(part: Path, plan: Conversion, options: Options) -> None:
-    """What an earlier run of the same plan finished stays, anything else goes; a disk too small is said here."""
+def _put_back(target: Path) -> None:
+    """A run that ended between the two renames of `_exchange` left the old tree beside its place."""
+    old = _beside(target, "old")
+    if old.exists() and target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    elif old.exists():
+        os.rename(old, target)
+
+
+def _begin(part: Path, plan: Conversion, options: Options) -> dict[str, int]:
+    """What an earlier run of the same plan finished stays, with the NaN {tensor: how many} that it had found if it
+    ended right before its last step; anything else goes. A disk too small is said here."""
     old, now = part / MARKER, digest(plan, options)
-    try:
-        same = json.loads(old.read_text(encoding="utf-8"))["begun"] == now
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
+    held = read_marker(part)
+    if now not in (held.get("begun"), held.get("digest")):
         shutil.rmtree(part, ignore_errors=True)
+        held = {}
+    nan: dict[str, int] = held.get("nan", {})
     try:
         part.mkdir(exist_ok=True)
-        _text(old, {"made_by": "fvport", "begun": now})
+        _text(old, {"made_by": "fvport", "begun": now, "nan": nan})
         there = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
         free = shutil.disk_usage(part).free
     except OSError as error:
@@ -191,6 +200,7 @@ def _begin(part: Path, plan: Conversion, options: Options) -> None:
     if need > free:
         what = f"needs {show.size(need)}, and {show.size(free)} are free"
         raise BlockedError(what, where=str(part.parent), todo="Make room, then run again; nothing was changed")
+    return nan
 
 
 def _copied_bytes(plan: Conversion, part: Part, options: Options) -> int:
@@ -346,12 +356,13 @@ def _text(file: Path, value: Any) -> None:
 
 
 def _settle(part: Path, target: Path, plan: Conversion, options: Options, result: Written) -> None:
-    for file in part.rglob(".*.nan"):
-        file.unlink()
-    names = sorted(path.relative_to(part).as_posix() for path in part.rglob("*") if not path.is_dir())
-    files = {name: _told(part / name) for name in names if name != MARKER}
+    notes = list(part.rglob(".*.nan"))  # in the marker before they go: a run that ends here must not forget them
+    there = [path for path in part.rglob("*") if not path.is_dir() and path not in notes and path != part / MARKER]
+    files = {name: _told(part / name) for name in sorted(path.relative_to(part).as_posix() for path in there)}
     held = {"made_by": "fvport", "digest": digest(plan, options), "files": files, "nan": result.nan}
     _text(part / MARKER, held | {"link": options.link, "declaration": plan.declaration.digest()})
+    for note in notes:
+        note.unlink()
     for folder in (*(path for path in part.rglob("*") if path.is_dir()), part):
         _sync_folder(folder)
     if target.exists():
