@@ -122,6 +122,13 @@ def mapping_suggest(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def reuse_find(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/reuse_find.py."""
+    from benchmarks.reuse_find import reuse_find as case
+
+    return case(scratch, quick)
+
+
 def zero_edit(scratch: Path, quick: bool) -> Case:
     """See benchmarks/zero_edit.py."""
     from benchmarks.zero_edit import zero_edit as case
@@ -148,6 +155,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "startup": startup,
     "trace": trace,
     "zero_edit": zero_edit,
+    "reuse_find": reuse_find,
 }
 
 

@@ -226,6 +226,17 @@ def _facts(rows: str, port: Port, verdict: Verdict) -> str:
     return table(("item", "value"), getattr(handoff_prep, rows)(port, verdict))
 
 
+def _reuse(port: Port, verdict: Verdict) -> str:
+    """The reuse proofs, aspect by aspect, and what parity says beside them; imported late, it asks no library."""
+    from fvport.reuse import commands
+
+    found = commands.rows(port)
+    parity = dict.fromkeys(row[0] for row in found)
+    beside = [(name, "", "parity (still required)", status(verdict, "parity", name), "") for name in parity]
+    none = [("none", "", "", "", "no component is reused")]
+    return table(("Component", "Native class", "Aspect", "Verdict", "What"), [*found, *beside] or none)
+
+
 def _phase(port: Port, verdict: Verdict) -> str:
     number, name = phase(verdict)
     records = [row.record for row in verdict.rows if row.record]
@@ -259,6 +270,7 @@ BLOCKS: dict[str, Callable[[Port, Verdict], str]] = {
     "status": _status,
     "gate": _gate,
     "phase": _phase,
+    "reuse": _reuse,
     "prep": lambda port, verdict: _facts("status_rows", port, verdict),
     "environment": lambda port, verdict: _facts("environment_rows", port, verdict),
 }
