@@ -99,6 +99,7 @@ def child_environment(
     env[cpu_platform.END_VARIABLE] = "1"
     env.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     env.setdefault("TOKENIZERS_PARALLELISM", "false")
+    env.setdefault("HF_HUB_OFFLINE", "1")  # what FastVideo finds must not depend on the network: `prep` fetched it
     if device == "cpu":
         env["CUDA_VISIBLE_DEVICES"] = ""
     return env

@@ -63,10 +63,17 @@ def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verd
     A check that is red stays red and is not run again (nothing that it read has changed); the later ones still run, so
     one call shows all there is to fix. `say` gets one line before and after each check (default: standard error).
     """
-    from fvport import checks
+    from fvport.models import warm
 
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    todo = to_run(port)
+    with warm.session():
+        _run_all(port, to_run(port), say)
+    return decide(port)
+
+
+def _run_all(port: Port, todo: list[str], say: Callable[[str], None]) -> None:
+    from fvport import checks
+
     for number, name in enumerate(todo, 1):
         say(f"[{number}/{len(todo)}] {name}: {TITLES[name]} ...")
         clock = time.monotonic()
@@ -77,7 +84,6 @@ def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verd
         except FvportError as error:
             word = f"blocked: {error}"
         say(f"[{number}/{len(todo)}] {name}: {word} ({time.monotonic() - clock:.1f} s)")
-    return decide(port)
 
 
 def to_run(port: Port) -> list[str]:

@@ -20,6 +20,7 @@ from fvport import evidence as ev
 from fvport import origin, progress
 from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
+from fvport.models import warm
 from fvport.spec import CHECKS, Port
 
 LOCK_SECONDS = 120  # a record is written in a moment; whoever holds it longer hangs
@@ -57,7 +58,8 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
         before = ev.digests(port, check.inputs(port))
         with progress.beat(name, quiet=options.quiet):
             locked_weights(port, before)
-            record = check.run(port, options)
+            with warm.session():
+                record = check.run(port, options)
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the record must say that nothing was proven

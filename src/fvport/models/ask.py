@@ -20,7 +20,7 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
-from fvport.models import kept
+from fvport.models import kept, warm
 from fvport.models.forked import signal_words, tail
 from fvport.spec import Port
 
@@ -77,22 +77,13 @@ def _child(port: Port, questions: list[Question], device: str) -> dict[Question,
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / f"answer.{os.getpid()}.json", folder / f"ask.{os.getpid()}.log"
     words = [f"{what}:{component}" for what, component in questions]
-    command = [sys.executable, "-m", "fvport.models.native_answers", str(port.file), str(out), device, *words]
+    argv = [str(port.file), str(out), device, *words]
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     try:
-        with log.open("wb") as stream:
-            done = subprocess.run(
-                command,
-                check=False,
-                env=env,
-                stdout=stream,
-                stderr=stream,
-                stdin=subprocess.DEVNULL,
-                timeout=TIME_LIMIT,
-            )
+        code = warm.run(port, "fvport.models.native_answers", argv, env=env, log=log, timeout=TIME_LIMIT)
         data = _read(out)
         if data is None:
-            raise FvportError(_death(done.returncode) + tail(log), where=", ".join(words))
+            raise FvportError(_death(code) + tail(log), where=", ".join(words))
         return {question: data[f"{question[0]}:{question[1]}"] for question in questions}
     except subprocess.TimeoutExpired:
         raise FvportError(f"no answer after {TIME_LIMIT:.0f} s{tail(log)}", where=", ".join(words)) from None

@@ -89,20 +89,18 @@ def facts(port: Port, device: str = "auto") -> Json:
 
 def _child(port: Port, asked: Json, device: str) -> Json:
     from fvport import fastvideo_api
+    from fvport.models import warm
     from fvport.models.forked import signal_words, tail
 
     folder = port.state / "cache" / "native"
     folder.mkdir(parents=True, exist_ok=True)
     job, out, log = (folder / f"asked.{os.getpid()}.{kind}" for kind in ("job", "answer", "log"))
     job.write_text(json.dumps(asked), encoding="utf-8")
-    command = [sys.executable, "-m", "fvport.models.native_facts", str(port.file), str(job), str(out), device]
+    argv = [str(port.file), str(job), str(out), device]
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
-    env["HF_HUB_OFFLINE"] = "1"  # what FastVideo resolves must not depend on the network
     try:
-        with log.open("wb") as stream:
-            done = subprocess.run(command, check=False, env=env, stdout=stream, stderr=stream, timeout=1200)
+        code = warm.run(port, "fvport.models.native_facts", argv, env=env, log=log, timeout=1200)
         if not out.is_file():
-            code = done.returncode
             death = signal_words(-code) if code < 0 else f"ended with code {code}"
             raise FvportError(f"the child that asks FastVideo {death}{tail(log)}")
         return json.loads(out.read_text(encoding="utf-8"))

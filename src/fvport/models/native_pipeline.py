@@ -31,6 +31,7 @@ def run(
     BlockedError where load tree or workspace is missing, FvportError with FastVideo's last words where it fails.
     """
     from fvport import fastvideo_api
+    from fvport.models import warm
 
     if not (port.load_tree / "model_index.json").is_file():
         raise BlockedError("no load tree", where=str(port.load_tree), todo="Run: fvport check conversion")
@@ -45,35 +46,17 @@ def run(
     job.write_text(json.dumps(what | {"out": str(out)}))
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     env |= {VARIABLE: str(port.root.resolve())}
-    command = [sys.executable, "-m", "fvport.models.native_pipeline", str(job)]
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as stream:
-        to = {"stdin": subprocess.DEVNULL, "stdout": stream, "stderr": stream}
-        child = subprocess.Popen(command, cwd=port.root, env=env, start_new_session=True, **to)  # type: ignore[call-overload]
-        try:
-            code = child.wait(timeout=TIME_LIMIT)
-        except BaseException as error:
-            _end(child)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise FvportError(f"VideoGenerator did not end in {TIME_LIMIT:.0f} s", where=str(log)) from None
-            raise
+    module = "fvport.models.native_pipeline"
+    try:
+        code = warm.run(port, module, [str(job)], env=env, log=log, timeout=TIME_LIMIT, cwd=port.root)
+    except subprocess.TimeoutExpired:
+        raise FvportError(f"VideoGenerator did not end in {TIME_LIMIT:.0f} s", where=str(log)) from None
     missing = [call["name"] for call in calls if not (out / call["name"] / "steps.json").is_file()]
     if missing and not code:
         raise FvportError(f"no pipeline was seen to generate {missing[0]}", where="pipeline", todo=f"See {log}")
     if code:
         raise FvportError(f"VideoGenerator failed: {last_words(log)}", where="pipeline", todo=f"See {log}")
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the child and the worker processes that it started."""
-    try:
-        os.killpg(child.pid, signal.SIGTERM)
-        child.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-    except ProcessLookupError:
-        pass
 
 
 def last_words(log: Path) -> str:

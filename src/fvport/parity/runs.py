@@ -7,7 +7,7 @@ What the host answers is judged again here (`judge`), where no test reaches.
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 import sys
 import tempfile
 from dataclasses import replace
@@ -16,6 +16,7 @@ from typing import Any
 
 from fvport import fastvideo_api
 from fvport.errors import BlockedError, FvportError
+from fvport.models import warm
 from fvport.models.forked import signal_words, tail
 from fvport.parity import judge, oracle
 from fvport.parity.job import VARIABLE, Job
@@ -35,8 +36,8 @@ def host(port: Port, chosen: list[Component], job: Job, *, limit: float = LIMIT,
         out, log, left = (Path(scratch) / name for name in ("answers.json", "host.log", "native"))
         asked = replace(job, record=str(left))
         env = {**env, VARIABLE: str(asked.write(Path(scratch) / "job.json"))}
-        command = [sys.executable, "-m", "fvport.parity.host", str(port.file), str(out), job.device, str(limit)]
-        code = _stream([*command, *(component.name for component in chosen)], env, log, quiet)
+        argv = [str(port.file), str(out), job.device, str(limit), *(component.name for component in chosen)]
+        code = _stream(port, argv, env, log, quiet)
         try:
             answers: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -77,17 +78,21 @@ def _judged(
             answer["compared"][index] = {**found, "passed": False, "problem": str(error)}
 
 
-def _stream(command: list[str], env: dict[str, str], log: Path, quiet: bool) -> int:
+def _stream(port: Port, argv: list[str], env: dict[str, str], log: Path, quiet: bool) -> int:
     """Run the host; its own progress lines are shown, everything else goes to the log. The exit code."""
-    pipe, null = subprocess.PIPE, subprocess.DEVNULL
-    with log.open("wb") as stream, subprocess.Popen(command, env=env, stdin=null, stdout=pipe, stderr=stream) as child:
+    reading, writing = os.pipe()
+    with log.open("wb") as stream, os.fdopen(reading, "rb") as lines:
         try:
-            for line in child.stdout or ():
+            child = warm.start(port, "fvport.parity.host", argv, env=env, stdout=writing, stderr=stream)
+        finally:
+            os.close(writing)
+        try:
+            for line in lines:
                 stream.write(line)
                 stream.flush()
                 if line.startswith(b"parity: ") and not quiet:
                     print(line.decode(errors="replace").rstrip(), file=sys.stderr, flush=True)
+            return child.wait()
         except BaseException:
-            child.terminate()
+            child.end()
             raise
-    return child.returncode
