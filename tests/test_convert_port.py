@@ -16,6 +16,7 @@ from fvport import spec
 from fvport.checks import Options, conversion, keys, mapping
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.verbs import app
+from fvport.verbs import gate as _gate  # noqa: F401 - handoff
 from fvport.verbs import weights as _  # noqa: F401 - the verb
 from fvport.weights import convert, converter, declaration, prep, retries, review
 
@@ -264,6 +265,37 @@ def test_a_retry_that_is_resolved_says_so(port, tmp_path):
     """All failing keys have a source now."""
     request = {**REQUEST, "failing_keys": ["blocks.0.attn1.to_k.weight"]}
     assert converter.run(port, retry=request).retry["retry_resolved"] == "yes"
+
+
+def test_a_red_check_asks_and_is_answered(port, native, tmp_path):
+    """From the command line: keys is red, its handoff is the request, and the corrected declaration answers it."""
+    from fvport import checks
+
+    declaration.script(port).write_text(SCRIPT.replace("attn1.to_out.0.", "attn1.out."))
+    converter.run(port)
+    checks.run_check(port, "keys")
+    asked = CliRunner().invoke(app, ["handoff", "component", "transformer", "--port", str(port.root), "--json"])
+    request = json.loads(asked.stdout)["conversion_retry_request"]
+    assert "blocks.0.attn1.out.weight" in request["failing_keys"]
+    file = tmp_path / "component_handoff.json"
+    file.write_text(asked.stdout)
+    first = json.loads(run(port, "--retry", file, "--json").stdout)["retry"]
+    assert first["retry_resolved"] == "no"  # the native name has no source yet
+    assert first["keys"]["blocks.0.attn1.out.weight"]["state"] == "made"
+    declaration.script(port).write_text(SCRIPT)
+    again = json.loads(run(port, "--retry", file, "--json").stdout)
+    assert "attn1.to_out.0.weight" in again["retry"]["keys"]["blocks.0.attn1.out.weight"]["near"]
+
+
+def test_a_request_may_be_yaml(port, tmp_path):
+    """As the handoff prints it for people."""
+    import yaml
+
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump({"conversion_retry_request": {**REQUEST, "failing_keys": ["table"]}}))
+    done = run(port, "--retry", file)
+    assert done.exit_code == 0
+    assert "conversion_handoff" in done.stdout
 
 
 @pytest.mark.parametrize(
