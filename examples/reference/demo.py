@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(build: Path, *, fresh: bool = False, only: Sequence[str] = ()) -> int:
     """The whole demo under `build`; returns the gate's exit code."""
+    from fvport.models import warm
+
     demo.environment()
     port = prepare(build, fresh=fresh)
     rows = json.loads(demo._output(fvport("gate", "--json", "--port", port)))["rows"]
     checks = only or [row["check"] for row in rows]
-    demo.run_checks(port, [name for name in checks if name != "docs"], fresh=fresh)
+    with warm.session():  # FastVideo is imported once for all checks
+        demo.run_checks(port, [name for name in checks if name != "docs"], fresh=fresh)
     call(fvport("plan", "--sync", "--port", port), quiet=True)
     if "docs" in checks:
         demo.check(port, "docs", fresh=True)
