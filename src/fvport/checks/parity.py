@@ -9,13 +9,22 @@ from typing import Any
 from fvport import evidence
 from fvport.checks import Options
 from fvport.evidence import Evidence, Item
-from fvport.parity import lockstep, oracle, runs, strengths
+from fvport.parity import contracts, lockstep, oracle, runs, strengths
 from fvport.parity.compare import series
 from fvport.parity.job import Job
 from fvport.parity.probe import MEASURES
 from fvport.spec import Component, Port
 
 TODO = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
+WALK = {  # stage that the walk names -> what to do
+    "tokenization": "Correct tokenizer_kwargs of the arch config, the tokenizer's files, or padding_side of the config",
+    "masks": "Correct how the native class or the test's call reads attention_mask",
+    "hidden-state selection": "Correct which state the native class or the test's call returns",
+    "positional ids": "Correct the native class's positions: each row has its own",
+    "dtype/autocast": "Take the cast or autocast out of the native class",
+    "output packing": "Correct the fields that the native class fills, or the test's call",
+    "layers": "Correct the module that the trace names; where its weights are wrong: fvport handoff COMPONENT",
+}
 USED = ("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer")
 
 
@@ -74,8 +83,10 @@ def run(port: Port, options: Options) -> Evidence:
     record.environment = answers[""]["environment"]
     for component in present:
         items, notes = component_items(component, answers[component.name])
+        more, said = contract_items(port, component, answers[component.name], options.device)
+        record.items += more
         record.items += items
-        record.notes += notes
+        record.notes += [*notes, *said]
         measured = strength_items(port, component, items, answers[component.name], places[component.name])
         record.items += measured
         record.notes += [strengths.note(item) for item in measured if item.metrics]
@@ -95,6 +106,29 @@ def strength_items(
         if found["component"] == component.name and found.get("strength"):
             strengths.write(place, found["strength"])
     return [strengths.item(component, strengths.read(place), port.gate.strength)]
+
+
+def contract_items(
+    port: Port, component: Component, answer: dict[str, Any], device: str
+) -> tuple[list[Item], list[str]]:
+    """An encoder's contract, and the walk of a red one: one item that names the first stage that differs."""
+    items, notes = [], []
+    for found in answer.get("compared", []):
+        judged = contracts.judged(port, component, found, device) if found["component"] == component.name else None
+        if judged is None:
+            continue
+        notes += judged.notes
+        metrics = {"compared": judged.compared, "agreed": judged.walk.agreed, "stage": judged.walk.stage}
+        metrics |= {"points": [point.to_json() for point in judged.points]}
+        if judged.walk.stage:
+            reason, name = judged.walk.text(), f"{component.name}: walk"
+            items.append(Item(name, "fail", reason, metrics, {}, component.name, WALK[judged.walk.stage]))
+        elif judged.blocked:
+            reason = f"{component.name}: {judged.blocked}"
+            items.append(Item(f"{component.name}: contract", "blocked", reason, metrics, {}, component.name))
+        else:
+            items.append(Item(f"{component.name}: contract", "pass", "", metrics, {}, component.name))
+    return items, notes
 
 
 def shipped_items(component: Component, answer: dict[str, Any]) -> tuple[list[Item], list[str]]:

@@ -33,6 +33,7 @@ from fvport.spec import Component, Port
 from fvport.workspace import upstream
 
 RUNNER = Path(__file__).with_name("oracle_runner.py")
+OWN_CODE = ("oracle_runner.py", "tree.py", "oracle_contract.py", "../contract/root.py")
 SEED = 20_240_229
 TIME_LIMIT = 3600.0
 TRACE_LIMIT = 512 << 20  # bytes of exact activations (and of parameters) that a trace may leave on disk
@@ -67,6 +68,11 @@ class Oracle:
 
         containers = self.meta.get("containers", {}).get(case, {})
         return compare.Outputs(of("float32"), containers, of("float64"), of("noise"), self.meta.get("no_float64", ""))
+
+    def given(self, case: str) -> dict[str, Any]:
+        """Masks and positions that the official model itself was given; {} where it was not watched."""
+        found = self.tensors.get("given", {})
+        return {key[len(case) + 1 :]: t.clone() for key, t in found.items() if key.startswith(case + "/")}
 
 
 def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fresh: bool = False) -> Oracle:
@@ -107,6 +113,7 @@ def prepare(port: Port, names: list[str], *, device: str = "auto", seed: int = S
             folder, out = official_folder(port, port.component(name)), Path(scratch) / name
             out.mkdir()
             one = {"what": "component", "component": name, "folder": str(folder), "config": _config(folder)}
+            one |= {"contract": _has_contract(port.component(name))}
             jobs.append({**one, "seed": seed, "device": device, "out": str(out.resolve())})
         with contextlib.suppress(FvportError):
             _run(port, {"what": "components", "jobs": jobs}, Path(scratch), ", ".join(places))
@@ -127,6 +134,7 @@ def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Pa
         "config": config,
         "seed": seed,
         "device": device,
+        "contract": _has_contract(port.component(name)),
     }
     _settled(port, job, name, place)
 
@@ -142,6 +150,11 @@ def _settled(port: Port, job: dict[str, Any], name: str, place: Path) -> None:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     kept.prune_folders(place, name)
+
+
+def _has_contract(component: Component) -> bool:
+    """Encoders and conditioners are watched while they run (`fvport.contract`)."""
+    return component.bucket == "encoders"
 
 
 @dataclass(frozen=True)
@@ -246,7 +259,7 @@ def key(port: Port, component: Component, device: str, seed: int) -> str:
         "texts": texts,
         "packages": ev.digests(port, [f"package:{name}" for name in PACKAGES]),
         "code": code(port),
-        "runner": [ev.blake3(RUNNER.read_bytes()), ev.blake3(RUNNER.with_name("tree.py").read_bytes())],
+        "runner": [ev.blake3((RUNNER.parent / name).read_bytes()) for name in OWN_CODE],
         "python": [sys.version, _python(port)],
         "device": [device, fastvideo_api.device_of(port.root, device)["name"]],
         "seed": seed,
@@ -354,6 +367,6 @@ def _read(name: str, place: Path, *, cached: bool) -> Oracle:
     from safetensors.torch import load_file
 
     meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-    runs = ("inputs", "float32", "float64", "noise")
+    runs = ("inputs", "float32", "float64", "noise", "given")
     tensors = {run: load_file(place / f"{run}.safetensors") for run in runs if (place / f"{run}.safetensors").is_file()}
     return Oracle(name, place, meta, cached, tensors)

@@ -7,6 +7,7 @@ oracle.py computes is written as safetensors and JSON into the job's folder.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.abc
 import importlib.util
 import json
@@ -19,6 +20,12 @@ from typing import Any
 
 BLOCKED = ("fastvideo", "fvport")
 TRACE = ("probe", "record", "oracle_trace")  # in the order in which one needs another
+CONTRACT = {  # an encoder's: files beside this one, or in the folder of that name
+    "probe": "probe.py",
+    "record": "record.py",
+    "root": "../contract/root.py",
+    "oracle_contract": "oracle_contract.py",
+}
 
 
 class IsolationError(ImportError):
@@ -158,6 +165,7 @@ class Run:
             shake(built, generator)
         results: dict[str, Any] = {}
         self.containers: dict[str, dict[str, str]] = {}
+        watch = contract(built) if self.job.get("contract") and dtype == torch.float32 and not noise else None
         for case, tree in self.trees.items():
 
             def convert(tensor: Any) -> Any:
@@ -170,7 +178,7 @@ class Run:
             given = self.tree.unpack(tree, self.inputs, convert)
             before: dict[str, Any] = {}
             self.tree.pack(given, case, before)
-            with torch.no_grad():
+            with torch.no_grad(), watch.case(case) if watch else contextlib.nullcontext():
                 value = self.function("call")(built, given)
             after: dict[str, Any] = {}
             self.tree.pack(given, case, after)
@@ -180,6 +188,8 @@ class Run:
             results |= {f"{case}/{name}": tensor for name, tensor in tensors.items()}
         if dtype == torch.float32 and not noise:
             self.meta["containers"] = self.containers
+        if watch:
+            self.meta["contract"] = watch.finish(self.out)
         return results
 
     def changed(self, before: dict[str, Any], after: dict[str, Any]) -> None:
@@ -214,6 +224,12 @@ def shake(built: Any, generator: Any) -> None:
                     parameter.copy_(ulp(parameter.detach().cpu(), generator).to(parameter.device))
 
 
+def contract(built: Any) -> Any:
+    """Looks at the official encoder while it runs (`oracle_contract`)."""
+    model = sys.modules["_fvport_record"].root_of(built)
+    return sys.modules["_fvport_oracle_contract"].Contract(sys.modules["_fvport_root"], model)
+
+
 def traced(run: Run) -> dict[str, Any]:
     """The activations of some cases (`oracle_trace`)."""
     probe, record, tracer = (sys.modules[f"_fvport_{name}"] for name in TRACE)
@@ -228,6 +244,9 @@ def main(file: str) -> int:
     if job["what"] == "trace":  # before the guard, which forbids every file of this package
         for name in TRACE:
             by_path(f"_fvport_{name}", Path(__file__).with_name(f"{name}.py"))
+    if any(one.get("contract") for one in job.get("jobs", [job])):
+        for name, path in CONTRACT.items():
+            by_path(f"_fvport_{name}", Path(__file__).parent / path)
     end_with_parent()
     try:
         settings()

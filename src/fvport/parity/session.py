@@ -17,7 +17,7 @@ from typing import Any
 from fvport import fastvideo_api
 from fvport.errors import FvportError
 from fvport.models import forked, native
-from fvport.parity import compare, faults, job, oracle, shipped, tracing, tree, untouched
+from fvport.parity import compare, contracts, faults, job, oracle, shipped, tracing, tree, untouched
 from fvport.spec import Component, Port
 
 Call = Callable[[Any, Any], Any]
@@ -42,6 +42,8 @@ class Compared:
     trace: dict[str, Any] = field(default_factory=dict)  # where a red one parts from the official side
     strength: dict[str, Any] = field(default_factory=dict)  # of a green one, where it was asked for
     shipped: dict[str, Any] = field(default_factory=dict)  # its blocks in bf16
+    contract: dict[str, Any] = field(default_factory=dict)  # an encoder's: containers, behaviour, tokens
+    walk: dict[str, Any] = field(default_factory=dict)  # the first stage at which a red encoder differs
 
     @property
     def passed(self) -> bool:
@@ -51,7 +53,10 @@ class Compared:
     def to_json(self) -> dict[str, Any]:
         rows = [{"case": case, **asdict(result)} for case, result in self.results]
         plain = {k: getattr(self, k) for k in ("component", "native_class", "class_file", "fault", "notes", "problem")}
-        plain |= {k: getattr(self, k) for k in ("where", "seconds", "trace", "strength", "shipped", "passed")}
+        plain |= {
+            k: getattr(self, k)
+            for k in ("where", "seconds", "trace", "strength", "shipped", "passed", "contract", "walk")
+        }
         return {**plain, "results": rows}
 
     def message(self) -> str:
@@ -66,6 +71,7 @@ class Compared:
             lines.insert(0, f"{self.component} ({self.native_class}) differs in {len(bad)} of {total} outputs")
             lines += [f"  {self.where}"] if self.where else []
             lines += [f"  trace: {self.trace['sentence']}"] if self.trace.get("sentence") else []
+            lines += [f"  {contracts.Walk(**self.walk).text()}"] if self.walk else []
             lines.append(f"{self.component}, case {case}: {first.output} {first.problem}. {ORDER}.")
         elif not self.problem and not self.fault.get("seen"):
             lines.append(f"{self.component}: {self.fault.get('problem') or 'no stock fault was tried'}")
@@ -91,8 +97,10 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     kept = job.Kept(Path(asked.record) / name if asked.record else None)
     before = untouched.state(module)
     outputs = {}
+    watch = contracts.Native(component, module)
     for case in official.cases:
-        outputs[case] = _native_side(module, call, official, case, device, name)
+        with watch.case(case):
+            outputs[case] = _native_side(module, call, official, case, device, name)
         kept.put("right", "", case, outputs[case])
     again = _native_side(module, call, official, official.cases[0], device, name)
     kept.put("again", "", official.cases[0], again)
@@ -102,6 +110,9 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     rows = compare.compare_outputs(official.outputs(official.cases[0]), again, component.tolerance)
     done.results += [(AGAIN, row) for row in rows if not row.ok]
     seconds["native"] = round(time.monotonic() - clock, 2)
+    clock = time.monotonic()
+    done.contract = watch.finish(port, official)
+    seconds["contract"] = round(time.monotonic() - clock, 2)
     theirs = untouched.foreign(module) if component.mode == "port" else []  # FastVideo's own may be wrappers
     if theirs:
         done.problem = f"{', '.join(theirs[:4])}: a class of another library ran inside the native side"
@@ -134,6 +145,8 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
         bad = next((case for case, row in done.results if not row.ok and case != AGAIN), official.cases[0])
         done.trace = tracing.answer(native_side, asked.case or bad, asked.out)
         seconds["trace"] = round(time.monotonic() - clock, 2)
+        if not all(row.ok for _, row in done.results):
+            done.walk = contracts.walked(component, module, official, outputs, rerun, done.trace)
     return done
 
 

@@ -31,6 +31,7 @@ class Trace:
     native_line: str = ""
     official_line: str = ""
     at: str = ""  # the submodule whose input shows it, where the error lies between submodules
+    label: str = ""  # the argument that is another one, where an input shows it
     size: float = 0.0
     budget: float = 0.0
     inputs_equal: bool | None = None
@@ -142,6 +143,7 @@ def _place(trace: Trace, sides: Sides, first: Finding) -> None:
     name = "" if first.native == "(call)" else first.native
     pair = sides.pairs.pairs[name]
     trace.native, trace.official, trace.at = first.native, list(pair.official), first.at
+    trace.label = first.given or (first.label if first.at else "")
     trace.native_line, trace.official_line = _line(sides.native[name]), _line(sides.official[pair.official[0]])
     trace.size = first.size
     trace.budget = first.boundary.input_budget if first.at else first.boundary.budget

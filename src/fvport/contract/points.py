@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The points of an encoder's contract that are compared although every output agrees: container and fields, the dtype
+of each output, and how the answer moves with padding, rows, the mask's form and `output_hidden_states`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvport.contract import Point, packing
+from fvport.contract.red import behaviour_differs
+
+Json = dict[str, Any]
+SAYS = {  # behaviour -> (stage, what differs)
+    "padding": ("masks", "what stands under the mask moves the answer for real tokens on one side only"),
+    "mask rows": ("masks", "the second row's own mask is read on one side only"),
+    "mask.bool": ("masks", "a mask written as bool gives another answer on one side only"),
+    "mask.int64": ("masks", "a mask written as integers gives another answer on one side only"),
+    "mask.float": ("masks", "a mask written as floats gives another answer on one side only"),
+    "row 1 alone": ("positional ids", "the second row alone answers otherwise than beside the first on one side only"),
+    "states off": ("output packing", "output_hidden_states=False gives another answer on one side only"),
+}
+
+
+def compare(native: Json, official: Json, *, own: bool) -> tuple[list[Point], list[str]]:
+    """(what differs, points that were compared). Both sides as `oracle_contract.Contract.finish` gives it.
+
+    `own`: the native class is the port's, so that it must answer with FastVideo's container.
+    """
+    points: list[Point] = []
+    done: list[str] = []
+    for case, theirs in official.get("cases", {}).items():
+        mine = native.get("cases", {}).get(case)
+        if mine is None:
+            continue
+        wanted = ("BaseEncoderOutput",) if own else (mine["container"],)  # FastVideo's own classes are as they are
+        points += packing.containers(mine, theirs, wanted, counts=own)
+        done = ["container", "fields", "dtypes"]
+    for name, (stage, words) in SAYS.items():
+        a, b = native.get("behaviour", {}).get(name), official.get("behaviour", {}).get(name)
+        if how := behaviour_differs(a, b):
+            points.append(Point(stage, name, f"{words}: {how}", {"case": official.get("case", "")}))
+        if isinstance(a, float) and isinstance(b, float):
+            done.append(name)
+    return _first_of_each(points), done
+
+
+def _first_of_each(points: list[Point]) -> list[Point]:
+    seen: dict[str, Point] = {}
+    for point in points:
+        seen.setdefault(f"{point.stage} {point.sentence}", point)
+    return list(seen.values())

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tokenization, the first stage: ids and masks of hard prompts on both sides, and what of the tokenizer explains them.
+
+Pure functions on the data of `tokenizer.facts` and of the two pipelines' ids. Where ids and masks are equal on every
+prompt, a setting that differs has no effect and is a note; where the official ids could not be seen, it is a finding.
+For images and sound the preprocessor's output takes the place of ids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fvport.contract import Point
+
+STAGE = "tokenization"
+Json = dict[str, Any]
+SETTINGS = {
+    "class": "tokenizer class",
+    "padding_side": "padding side",
+    "truncation_side": "truncation side",
+    "model_max_length": "maximum length",
+    "chat_template": "chat template",
+    "vocabulary": "vocabulary size",
+}
+VALUES = 1e-5  # relative difference of a preprocessor's values
+
+
+def compare(official: Json, native: Json) -> tuple[list[Point], list[str]]:
+    """(what differs, notes). Both: `{"facts", "cases", "error"?}`; the native one also `kwargs` and `first_side`."""
+    if native.get("error"):
+        return [Point(STAGE, "tokenizer", f"FastVideo cannot tokenize: {native['error']}")], []
+    settings = _settings(official.get("facts", {}), native.get("facts", {}), native)
+    theirs, ours = official.get("cases", {}), native.get("cases", {})
+    points = []
+    for case, rows in theirs.items():
+        if case in ours:
+            points += _case(case, rows, ours[case], official, native)
+        else:
+            points.append(Point(STAGE, "ids", f"the native side tokenized no {case} prompt"))
+    if points:
+        return sorted(points, key=_rank), [point.sentence for point in settings]
+    if not theirs:
+        return settings, ["the official ids could not be seen: the tokenizers were compared by their settings alone"]
+    words = [f"{point.sentence}; ids and masks of every prompt are equal all the same" for point in settings]
+    return [], words
+
+
+ORDER = ("padding side", "pad token", "special tokens", "truncation", "maximum length", "template", "mask", "ids")
+
+
+def _rank(point: Point) -> int:
+    """The most telling first: a setting that explains goes before the bare first id."""
+    return ORDER.index(point.name) if point.name in ORDER else len(ORDER)
+
+
+def _settings(theirs: Json, ours: Json, native: Json) -> list[Point]:
+    found = []
+    for key, words in SETTINGS.items():
+        if key in theirs and theirs[key] != ours.get(key):
+            more = _side_hint(ours, native) if key == "padding_side" else ""
+            sentence = f"{words} is {_shown(ours.get(key))}, officially {_shown(theirs[key])}{more}"
+            found.append(Point(STAGE, words, sentence))
+    for name, token in theirs.get("special", {}).items():
+        own = ours.get("special", {}).get(name)
+        if token != own:
+            more = _pad_hint(ours, own) if name == "pad_token" and token is None else ""
+            sentence = f"{name.replace('_', ' ')} is {_token(own)}, officially {_token(token)}{more}"
+            found.append(Point(STAGE, "pad token" if name == "pad_token" else "special tokens", sentence))
+    return found
+
+
+def _side_hint(ours: Json, native: Json) -> str:
+    if native.get("first_side") and native["first_side"] == ours.get("padding_side"):
+        return (
+            ": FastVideo's tokenizer loader gives every tokenizer the padding_side of the first text encoder's config "
+            f"({native['first_side']})"
+        )
+    return ""
+
+
+def _pad_hint(ours: Json, own: Any) -> str:
+    eos = ours.get("special", {}).get("eos_token")
+    return ": FastVideo's tokenizer loader puts the end token where there is none" if own and own == eos else ""
+
+
+def _token(token: Any) -> str:
+    return f"{token[0]!r} ({token[1]})" if token else "none"
+
+
+def _shown(value: Any) -> str:
+    return str(value) if value not in ("", None) else "none"
+
+
+# --- ids --------------------------------------------------------------------------------------------------------------
+
+
+def _case(case: str, theirs: Json, ours: Json, official: Json, native: Json) -> list[Point]:
+    """What differs in one case of prompts, and the setting that explains it."""
+    a, b = theirs["ids"], ours["ids"]
+    if len(a) != len(b):
+        return [Point(STAGE, "ids", f"{len(b)} rows of ids for the {case} prompts, officially {len(a)}")]
+    for row, (x, y) in enumerate(zip(a, b, strict=True)):
+        m, n = (_row_mask(side, row) for side in (theirs, ours))
+        if x != y:
+            name, words = _explained(x, y, m, n, official, native)
+            return [Point(STAGE, name, f"{words} ({case} prompt, row {row})")]
+        if theirs.get("mask") is not None and m != n:
+            words = f"the ids agree, the attention mask does not: {sum(n)} tokens count, officially {sum(m)}"
+            return [Point(STAGE, "mask", f"{words} ({case} prompt, row {row})")]
+    return []
+
+
+def _row_mask(side: Json, row: int) -> list[int]:
+    mask = side.get("mask")
+    return [int(bool(v)) for v in mask[row]] if mask is not None else [1] * len(side["ids"][row])
+
+
+def _explained(x: list[int], y: list[int], m: list[int], n: list[int], official: Json, native: Json) -> tuple[str, str]:
+    """(name, words) of why two rows of ids differ. Tokens are what the mask lets count; the rest is padding."""
+    theirs, ours = _real(x, m), _real(y, n)
+    special = {t[1] for side in (official, native) for t in side.get("facts", {}).get("special", {}).values() if t}
+    if theirs == ours:
+        return _padding(x, y, m, n, native)
+    if len(x) != len(y) and len(ours) == len(y) and len(theirs) == len(x):
+        full = f"{len(y)} tokens are kept, officially {len(x)}"
+        if abs(len(x) - len(y)) <= 2 and _without(theirs, ours, special) is None:
+            return "truncation", f"{full}: maximum length or truncation ({_kwargs(native)})"
+    for more, less, who in ((theirs, ours, "natively"), (ours, theirs, "officially")):
+        left = _without(more, less, special)
+        if left is not None:
+            at, token = left
+            where = "at the end" if at == len(more) - 1 else "at the start" if at == 0 else f"at place {at}"
+            return "special tokens", f"the special token {token} {where} is not there {who}"
+    if len(x) != len(y):
+        return "maximum length", f"{len(y)} places, officially {len(x)}: maximum length or padding ({_kwargs(native)})"
+    if len(theirs) != len(ours) and (_inside(ours, theirs) or _inside(theirs, ours)):
+        words = f"{len(ours)} tokens, officially {len(theirs)}, and the shorter row is part of the longer one"
+        return "template", f"{words}: a chat template, prefix or instruction"
+    if len(theirs) != len(ours):
+        common = next(
+            (i for i, (p, q) in enumerate(zip(theirs, ours, strict=False)) if p != q), min(len(theirs), len(ours))
+        )
+        if common >= min(len(theirs), len(ours)) - 2:
+            return "truncation", f"{len(ours)} tokens are kept, officially {len(theirs)} ({_kwargs(native)})"
+    at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), 0)
+    return "ids", f"id {at} is {y[at]}, officially {x[at]}"
+
+
+def _real(ids: list[int], mask: list[int]) -> list[int]:
+    return [i for i, keep in zip(ids, mask, strict=True) if keep]
+
+
+def _padding(x: list[int], y: list[int], m: list[int], n: list[int], native: Json) -> tuple[str, str]:
+    """Equal tokens: the padding lies elsewhere, is longer, or is another token."""
+    sides = [("left" if mask and not mask[0] else "right") for mask in (m, n)]
+    if len(x) == len(y) and m != n and sides[0] != sides[1]:
+        hint = _side_hint(native.get("facts", {}), native)
+        return "padding side", f"padding is on the {sides[1]}, officially on the {sides[0]}{hint}"
+    if len(x) != len(y):
+        return "maximum length", f"padded to {len(y)} places, officially to {len(x)} ({_kwargs(native)})"
+    own = next((i for i, keep in zip(y, n, strict=True) if not keep), None)
+    other = next((i for i, keep in zip(x, m, strict=True) if not keep), None)
+    facts = native.get("facts", {})
+    pad = facts.get("special", {}).get("pad_token")
+    return "pad token", f"padding is token {own}, officially {other}{_pad_hint(facts, pad)}"
+
+
+def _without(more: list[int], less: list[int], special: set[int]) -> tuple[int, int] | None:
+    """(place, token) of the one special token that `more` has beyond `less`."""
+    if len(more) != len(less) + 1:
+        return None
+    at = next((i for i, (p, q) in enumerate(zip(more, less, strict=False)) if p != q), len(less))
+    same = more[:at] + more[at + 1 :] == less
+    return (at, more[at]) if same and more[at] in special else None
+
+
+def _inside(part: list[int], whole: list[int]) -> bool:
+    return bool(part) and any(whole[i : i + len(part)] == part for i in range(len(whole) - len(part) + 1))
+
+
+def _kwargs(native: Json) -> str:
+    shown = {k: v for k, v in native.get("kwargs", {}).items() if k in ("max_length", "truncation", "padding")}
+    return ", ".join(f"{key}={value}" for key, value in shown.items()) or "no arguments"
+
+
+# --- pixels and features ----------------------------------------------------------------------------------------------
+
+
+def preprocessed(official: Json, native: Json) -> tuple[list[Point], list[str]]:
+    """The preprocessor's outputs, `{"class", "cases"}` of each side, before any tower sees them."""
+    for side, who in ((official, "officially"), (native, "natively")):
+        if side.get("error"):
+            return [Point(STAGE, "preprocessor", f"the preprocessor cannot run {who}: {side['error']}")], []
+    for case, theirs in official["cases"].items():
+        for name, a in theirs.items():
+            b = native["cases"].get(case, {}).get(name)
+            if problem := _values(a, b):
+                return [Point(STAGE, "preprocessor", f"{name} of the {case} input {problem}")], []
+    same = official.get("class") == native.get("class")
+    note = f"preprocessor class is {native.get('class')}, officially {official.get('class')}; its outputs are equal"
+    return [], [] if same else [note]
+
+
+def _values(a: Json, b: Json | None) -> str:
+    if b is None:
+        return "is not made natively"
+    for key in ("shape", "dtype"):
+        if a[key] != b[key]:
+            return f"has {key} {b[key]}, officially {a[key]}"
+    scale = max([abs(v) for v in a["values"]] or [0.0]) or 1.0
+    worst = max((abs(p - q) for p, q in zip(a["values"], b["values"], strict=True)), default=0.0)
+    return f"differs by {worst / scale:.1e} of its largest value" if worst > VALUES * scale else ""
