@@ -257,6 +257,7 @@ def _check_component(key: str, component: Component, reader: _Reader) -> None:
         reader.fail(f"{key}.mode", f"{problem}. Say port or reuse")
     if component.mode == "external" and not component.reason.strip():
         reader.fail(f"{key}.reason", "an external wrapper needs a written reason")
+    _check_external(key, component, reader)
     tolerance = component.tolerance
     if tolerance.mode == "fixed" and not (tolerance.reason and (tolerance.atol > 0 or tolerance.rtol > 0)):
         reader.fail(f"{key}.tolerance", "a fixed tolerance needs atol or rtol, and a written reason")
@@ -264,3 +265,27 @@ def _check_component(key: str, component: Component, reader: _Reader) -> None:
         reader.fail(f"{key}.tolerance.factor", "more than 3 times the floor needs a written reason")
     if tolerance.mode == "calibrated" and not 1 <= tolerance.factor <= 10:
         reader.fail(f"{key}.tolerance.factor", f"must be between 1 and 10, is {tolerance.factor:g}")
+
+
+def _check_external(key: str, component: Component, reader: _Reader) -> None:
+    """A hybrid wrapper says where the other library's model lies and how it is told; a part says what it is part of."""
+    external, field = component.external, component.external_field
+    if component.mode != "external":
+        for name in ("external", "external_field", "part"):
+            if getattr(component, name):
+                reader.fail(f"{key}.{name}", f"is for mode external, and this is {component.mode}")
+        return
+    if external:
+        folder = component.weights or component.name
+        inside, named = external.removeprefix(f"{folder}/"), re.fullmatch(r"model_index:\w+", external)
+        if not named and (inside == external or not re.fullmatch(r"[\w.-]+", inside) or inside in (".", "..")):
+            reader.fail(f"{key}.external", f'must be "{folder}/NAME" or "model_index:FIELD", is "{external}"')
+        if not re.fullmatch(r"[\w.]+:[\w.]+", component.native):
+            reader.fail(f"{key}.native", f'a hybrid wrapper is a class, "module:Class"; is "{component.native}"')
+        if not re.fullmatch(r"\w+", field):
+            reader.fail(f"{key}.external_field", "must name the arch config field that gets the external folder")
+    elif field:
+        reader.fail(f"{key}.external_field", "needs external: the folder that it is about")
+    if component.part and (not component.weights or component.scope != "implementation_subcomponent"):
+        what = 'needs weights (the folder of the whole) and scope = "implementation_subcomponent"'
+        reader.fail(f"{key}.part", what)

@@ -106,6 +106,9 @@ class Component:
     tokenizer: str = ""
     path: str = ""
     reason: str = ""
+    external: str = ""  # another library's model that a wrapper calls: `text_encoder/NAME`, or `model_index:FIELD`
+    external_field: str = ""  # field of the arch config in which the production loader hands over its folder
+    part: str = ""  # a submodule of what lies in `weights`, compared by itself (scope = implementation_subcomponent)
     config_renamed: dict[str, str] = field(default_factory=dict)  # official field -> native field
     config_ignored: dict[str, str] = field(default_factory=dict)  # official field -> why the native side has none
 
@@ -117,6 +120,16 @@ class Component:
     @property
     def has_weights(self) -> bool:
         return self.kind not in ("scheduler", "tokenizer", "processor")
+
+    @property
+    def hybrid(self) -> bool:
+        """A wrapper that owns some weights (a connector) and calls another library's model for the rest."""
+        return self.mode == "external" and bool(self.external)
+
+    @property
+    def owns_weights(self) -> bool:
+        """Whether a native class loads tensors of the release for it: those are mapped and strictly checked."""
+        return self.has_weights and (self.mode in ("port", "reuse") or self.hybrid)
 
     @property
     def needs_parity(self) -> bool:

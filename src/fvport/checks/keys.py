@@ -13,6 +13,7 @@ from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.checks import _converted as converted
 from fvport.checks import _each as each
+from fvport.checks import _external as hybrid
 from fvport.errors import UsageError, did_you_mean
 from fvport.spec import Port
 from fvport.weights import convert, sides
@@ -34,6 +35,8 @@ def run(port: Port, options: Options) -> ev.Evidence:
     converted.header_items(port, record, chosen)
     sides.prefetch(port, chosen, "rules", "meta")
     each.component(record, chosen, "keys", lambda component: compare(sides.Side(port, component)))
+    wrappers = hybrid.chosen(port, options.components)
+    each.component(record, wrappers, "external", lambda component: hybrid.items(port, component))
     for component in chosen:
         excluded = component.mapping.exclude.items()
         record.notes += [f"{component.name}: {pattern} is left out: {reason}" for pattern, reason in excluded]
@@ -46,6 +49,7 @@ def inputs(port: Port) -> list[str]:
 
 def expected(port: Port) -> list[str]:
     names = [f"{component.name}: keys" for component in sides.components(port)]
+    names += [f"{component.name}: external" for component in hybrid.chosen(port)]
     return names + converted.expected(port, "converted keys")
 
 

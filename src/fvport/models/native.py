@@ -84,8 +84,20 @@ def load(port: Port, name: str, precision: str = "fp32") -> Any:
         raise FvportError(
             f"FastVideo's loader raised {_words(error)}", where=f"{name} ({shown(port, folder)})"
         ) from error
+    if component.part:
+        module = _part(component, module)
     assert_class(port, component, type(module))
     return module
+
+
+def _part(component: Component, module: Any) -> Any:
+    """The submodule that a part names, out of the whole that production loaded."""
+    try:
+        return module.get_submodule(component.part)
+    except AttributeError:
+        known = ", ".join(name for name, _ in module.named_children())
+        what = f"{type(module).__name__} has no submodule {component.part} (it has {known})"
+        raise FvportError(what, where=f"components.{component.name}.part") from None
 
 
 def component_folder(port: Port, component: Component) -> Path:

@@ -135,19 +135,32 @@ def _plan(port: Port) -> Plan:
     index |= release.pipeline_config | {name: [None, None] for name in release.absent}
     tokenizers = {component.tokenizer for component in port.components.values() if component.tokenizer}
     for name, info in release.components.items():
-        component = next((c for c in port.components.values() if sides.folder_of(c) == info.folder), None)
+        whole = (c for c in port.components.values() if not c.part)
+        component = next((c for c in whole if sides.folder_of(c) == info.folder), None)
         if component is None and info.kind not in ("tokenizer", "processor") and info.folder not in tokenizers:
             todo = f'Add [components.{name}] to port.toml (mode = "passthrough" if nothing runs it)'
             raise FvportError(
                 f"the release has a component {name} ({info.cls}) that port.toml does not name", todo=todo
             )
         index[name] = _component(port, plan, info, component)
+    for hybrid in (c for c in port.components.values() if c.hybrid):
+        _external(port, plan, hybrid)
     plan.texts["model_index.json"] = json.dumps(index, indent=2) + "\n"
     lacking = [c.name for c in port.components.values() if c.mode in ("port", "reuse") and not _held(c, release)]
     if lacking:
         what = f"port.toml names components that the release does not have: {', '.join(lacking)}"
         raise FvportError(what, where=str(port.file), todo="Correct their `weights` (a folder of the release)")
     return plan
+
+
+def _external(port: Port, plan: Plan, component: Component) -> None:
+    """The other library's model, linked as it is at its own place; a component's folder is linked already."""
+    from fvport.weights import external
+
+    folder = external.folder(port.official_tree, component)
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            plan.links.setdefault(file.relative_to(port.official_tree).as_posix(), file)
 
 
 def _held(component: Component, release: layout.Inspection) -> bool:
@@ -162,7 +175,7 @@ def _version(port: Port) -> str:
 def _component(port: Port, plan: Plan, info: layout.ComponentInfo, component: Component | None) -> list[str]:
     """Put one component into the plan; gives its entry of model_index.json."""
     folder = port.official_tree / info.folder
-    native = component.native_class if component and component.mode in ("port", "reuse") else ""
+    native = component.native_class if component and (component.mode in ("port", "reuse") or component.hybrid) else ""
     skip = _unused_weights(folder)
     for name, _ in info.files:
         if name in skip:

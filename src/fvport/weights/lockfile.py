@@ -196,12 +196,17 @@ def write(path: Path, value: dict[str, Any]) -> None:
 TODO = "Put the locked weights back, or lock these: fvport prep"
 
 
+def locked_here(component: Component) -> bool:
+    """Whether a component's files are in port.lock.json: all but an external one that the release has nothing of."""
+    return component.mode != "external" or component.hybrid
+
+
 def verify(port: Port, names: tuple[str, ...] = ()) -> None:
     """BlockedError unless the official files are those of port.lock.json (all components, or `names`)."""
     lock = ev.lock(port)
     locked, hashes = lock.get("components", {}), Hashes(port)
     for component in port.components.values():
-        if component.mode == "external" or (names and component.name not in names):
+        if not locked_here(component) or (names and component.name not in names):
             continue
         found = locked.get(component.name)
         if not isinstance(found, dict) or any(not value for value in hashes_in(found).values()) or not hashes_in(found):

@@ -70,7 +70,7 @@ def run(port: Port) -> Prepared:
     hashes = lockfile.Hashes(port)
     source = _weights(port, lock, hashes)
     before = {name: lockfile.hashes_in(entry) for name, entry in lock.get("components", {}).items()}
-    entries = {c.name: lockfile.entry(port, c, hashes) for c in port.components.values() if c.mode != "external"}
+    entries = {c.name: lockfile.entry(port, c, hashes) for c in port.components.values() if lockfile.locked_here(c)}
     release = {"files": lockfile.ruling(port, hashes)}
     hashes.save()
     changed = [

@@ -27,7 +27,7 @@ def components(port: Port, only: tuple[str, ...] = ()) -> list[Component]:
     """Components whose weights a native class loads, the port's or FastVideo's; `only` names some of them."""
     for name in only:
         port.component(name)
-    chosen = [c for c in port.components.values() if c.has_weights and c.mode in ("port", "reuse")]
+    chosen = [c for c in port.components.values() if c.owns_weights]
     return [component for component in chosen if not only or component.name in only]
 
 
