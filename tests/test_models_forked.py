@@ -58,10 +58,10 @@ CASES: dict[str, tuple[Callable[[], Any], str, str]] = {
 def test_every_end_is_an_answer(tmp_path: Path, name: str) -> None:
     """The parent goes on, and has one sentence that says how the child ended."""
     function, status, words = CASES[name]
-    outcome = forked.run(function, name="job", log=tmp_path / "job.log", timeout=1)
+    outcome = forked.run(function, name="job", log=tmp_path / "job.log", timeout=1 if status == "timeout" else 60)
     assert outcome.status == status
     assert words in outcome.message
-    assert outcome.seconds < 5
+    assert outcome.seconds < 30
 
 
 def test_last_words_are_shown(tmp_path: Path) -> None:
