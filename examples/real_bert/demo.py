@@ -24,6 +24,7 @@ from typing import Any
 
 from examples import demo
 from examples.demo import call, fvport, say, step
+from examples.raw_wan.demo import put
 from fvport.errors import BlockedError, FvportError
 
 HERE = Path(__file__).resolve().parent
@@ -122,6 +123,7 @@ def prepare(build: Path, encoder: Path) -> Path:
     answers += ["components=text_encoder=port,transformer=reuse,vae=reuse,scheduler=reuse"]
     with step("bake"):
         call(fvport("new", "--no-input", "--output-dir", build, *answers), quiet=True)
+    put(HERE / "oracle_parts.py", port / "tests" / "local_tests" / SLUG / "oracle.py")
     for word in ("prep", "convert", "workspace"):
         with step(word):
             call(fvport(word, "--port", port), quiet=True)
