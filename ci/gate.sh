@@ -79,7 +79,7 @@ arguments=("$@")
 codes=() red=()
 for session in "${sessions[@]}"; do
   touch "$scratch/start"
-  nox -f "$port/noxfile.py" --non-interactive --report "$scratch/$session.json" -s "$session" -- "$@" &
+  nox -R -f "$port/noxfile.py" --non-interactive --report "$scratch/$session.json" -s "$session" -- "$@" &
   running=$!
   wait "$running"; code=$?
   running=
