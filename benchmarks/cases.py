@@ -143,6 +143,13 @@ def audit(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def skeletons(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/skeletons.py."""
+    from benchmarks.skeletons import skeletons as case
+
+    return case(scratch, quick)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "audit": audit,
     "bake": bake,
@@ -154,6 +161,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "ssim": ssim,
     "startup": startup,
     "trace": trace,
+    "skeletons": skeletons,
     "zero_edit": zero_edit,
     "reuse_find": reuse_find,
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fvport.errors import UsageError
-from fvport.scaffold import facts, library, validate
+from fvport.scaffold import facts, library, skeleton, validate
 from fvport.weights.kinds import kind_of
 from fvport.weights.layout import ComponentInfo
 from fvport.words import COPIED, KINDS, TEST_FOLDERS, wrong_mode
@@ -105,6 +105,9 @@ class ComponentContext:
     def passthrough(self) -> list[str]:
         """Patterns of keys that keep their name: those of the archetype that speak of this release's tensors."""
         found: list[str] = []
+        if self.is_skeleton:
+            made, _ = skeleton.of(self)
+            return made.passthrough if made else found
         if not self.archetype or (self.mode != "port" and library.get(self.archetype).can_port):
             return found  # FastVideo's own class brings its own rules
         for rule in self.data.get("passthrough", []):
@@ -144,6 +147,11 @@ def choose(p: PortContext, wanted: Mapping[str, str]) -> None:
     for info in infos:
         p.components.append(_component(p, info, wanted.get(info.name, "")))
     _name_all(p)
+    for c in p.components:
+        if c.is_skeleton and c.kind in skeleton.KINDS:
+            made, why = skeleton.of(c)
+            said = f"modules of {c.official_class} from its own tree, {len(made.decisions)} decisions" if made else why
+            p.inferred.append(f"{c.name}: {said}" if made else f"{c.name}: its source is empty, for {said}")
     tokenizers = [info.name for info in infos if info.kind == "tokenizer"]
     for c in p.text_encoders:
         number = c.name.removeprefix("text_encoder")

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fvport.scaffold import bytecode, encoder_facts, library, model_facts
+from fvport.scaffold import bytecode, encoder_facts, library, model_facts, skeleton
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.context import PortContext
 from fvport.scaffold.literals import oneline, pyrepr, tomlkey, tomlrepr
@@ -46,6 +46,7 @@ NOT_ARCHITECTURE = (
 FILTERS = {"pyrepr": pyrepr, "tomlrepr": tomlrepr, "tomlkey": tomlkey, "oneline": oneline, "tuple": tuple}
 FILTERS["arch_fields"] = arch_fields
 FILTERS |= encoder_facts.FILTERS | model_facts.FILTERS
+FILTERS["skeleton"] = lambda c: skeleton.of(c)[0]
 PARTS = Path(__file__).parent / "parts"
 
 
@@ -88,6 +89,8 @@ def files(p: PortContext) -> dict[str, str]:
 def _template(c: ComponentContext, name: str) -> str:
     """The archetype's template, else the skeleton's."""
     own = library.get(c.archetype).template(name) if c.archetype else None
+    if name == "native.py.jinja" and c.is_skeleton and skeleton.of(c)[0]:
+        return "skeleton/native_tree.py.jinja"
     return own or f"skeleton/{name}"
 
 
