@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from convert_support import TEXT, plan, release, some, tensors
+from convert_support import TEXT, plan, release, some, tensors, write
 from weights_support import save, save_json
 
 from fvport.errors import BlockedError, FvportError
+from fvport.weights import manifest, verify
 from fvport.weights.tree import copied_files
 
 
@@ -152,3 +153,73 @@ def test_a_tokenizer_may_lie_beside_the_weights(tmp_path):
     found = plan(root, text)
     assert found.tensors["transformer"]
     assert copied_files(found, found.declaration.parts["tokenizer"]) == ["tokenizer.json"]
+
+
+FORMS = [
+    # (rule, {made: how numpy makes it of x (6, 4), y (6, 4)})
+    ([["x", "y"], ["a", "b"], ["fuse", 0], ["split", 0, 2]], {"a": lambda x, y: x, "b": lambda x, y: y}),
+    ([["x", "y"], ["a", "b"], ["fuse", 1], ["split", 0, [2, 4]]],
+     {"a": lambda x, y: np.concatenate([x, y], 1)[:2], "b": lambda x, y: np.concatenate([x, y], 1)[2:]}),
+    ([["x", "y"], ["b", "a"], ["transpose", [1, 0]]], {"a": lambda x, y: y.T, "b": lambda x, y: x.T}),
+    ([["x", "y"], "a", ["fuse", 0, [1, 0]]], {"a": lambda x, y: np.concatenate([y, x])}),
+    ([["x", "y"], "a", ["transpose", [1, 0]], ["fuse", 0], ["reshape", [2, 24]]],
+     {"a": lambda x, y: np.concatenate([x.T, y.T]).reshape(2, 24)}),
+    (["(x|y)", [r"\1.a", {"skip": "padding"}, r"\1.c"], ["split", 0, 3]],
+     {"x.a": lambda x, y: x[:2], "x.c": lambda x, y: x[4:], "y.a": lambda x, y: y[:2], "y.c": lambda x, y: y[4:]}),
+    (["x", "a", ["split", 0, 3], ["fuse", 0, [2, 0, 1]]],
+     {"a": lambda x, y: np.concatenate([x[4:], x[:4]]), "y": lambda x, y: y}),
+    (["x", ["a", "b"], ["split", 0, 2], ["transpose", [1, 0]]],
+     {"a": lambda x, y: x[:3].T, "b": lambda x, y: x[3:].T, "y": lambda x, y: y}),
+    ([["x", "y"], ["a", "b"], ["skip", "nothing reads them"]], {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "want"), FORMS, ids=range(len(FORMS)))
+def test_every_form_of_a_rule_gives_what_numpy_gives(tmp_path, rule, want):
+    """Several sources, several targets, operations before and after they are joined: written, and compared with values
+    that this test makes itself."""
+    held = {"x": some(6, 4), "y": some(6, 4, seed=1), "z": some(2)}
+    save(tmp_path / "r/model.safetensors", held)
+    found = plan(tmp_path / "r", f'COMPONENTS = {{"t": {{"class": "M", "prefix": "", "rules": [{rule!r}]}}}}')
+    write(found, tmp_path / "out")
+    weights = manifest.read_weights(tmp_path / "out/t")
+    assert sorted(weights.tensors) == sorted([*want, "z"])
+    raw = (tmp_path / "out/t/diffusion_pytorch_model.safetensors").read_bytes()
+    for name, made in want.items():
+        info, values = weights.tensors[name], made(held["x"], held["y"])
+        assert info.shape == values.shape
+        assert raw[info.start : info.end] == np.ascontiguousarray(values).tobytes(), name
+    assert not verify.component(found, tmp_path / "out", "t").faults
+    if {"skip": "padding"} in (rule[1] if isinstance(rule[1], list) else []):
+        assert found.skipped == {"x [part 1]": "padding", "y [part 1]": "padding"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ([["x", "y"], "a"], r"rules\[0\] has 2 sources, and nothing joins them"),
+        ([["x", "x"], "a", ["fuse", 0]], "names one source twice"),
+        ([["x", "y"], "a", ["split", 0, 2], ["fuse", 0]], "splits before it joins"),
+        ([["x"], [{"skip": " "}]], "needs a target, or a reason"),
+        (["(x+)+y", "a"], "backtracks badly"),
+        (["x", ["a", "b", "c"], ["split", 0, 2]], "x becomes 2 tensors, and 3 targets are named"),
+        ([["x", "q"], "a", ["fuse", 0]], "a is made of x and q, and no key fits that"),
+    ],
+)
+def test_a_rule_that_says_nothing_is_refused(tmp_path, rule, said):
+    """What cannot be meant ends as one sentence with the rule's place or the key."""
+    save(tmp_path / "r/model.safetensors", {"x": some(6, 4), "y": some(6, 4)})
+    with pytest.raises(FvportError, match=said):
+        plan(tmp_path / "r", f'COMPONENTS = {{"t": {{"class": "M", "prefix": "", "rules": [{rule!r}]}}}}')
+
+
+def test_two_experts_with_the_same_keys(tmp_path):
+    """Two files of one component each, every key in both: ownership is by file."""
+    for name, seed in (("high", 1), ("low", 2)):
+        save(tmp_path / f"r/{name}/model.safetensors", {"blocks.0.w": some(3, 3, seed=seed)})
+    parts = {name: {"class": "M", "prefix": "", "files": [f"{name}/*"]} for name in ("high", "low")}
+    found = plan(tmp_path / "r", f"COMPONENTS = {parts!r}")
+    write(found, tmp_path / "out")
+    for name in ("high", "low"):
+        assert found.tensors[name][0].sources[0].file == f"{name}/model.safetensors"
+        assert not verify.component(found, tmp_path / "out", name).faults
