@@ -2,14 +2,18 @@
 """The workflow's matrix: one job for each port and check of this tree, on the runner that the table names.
 
 Standard library only, Python 3.11 or later: it runs on a bare runner. The table is runners.toml beside this file.
-    python3 plan.py [--root DIR] [--gpu-label LABEL] [--cpu-label LABEL] [--weights DIR]
-prints lines for $GITHUB_OUTPUT: matrix={"include": [...]}, slugs=the ports' names, cpu=the verdict's runner.
+    python3 plan.py [--root DIR] [--gpu-label LABEL] [--cpu-label LABEL] [--weights DIR] [--gate FILE]
+prints lines for $GITHUB_OUTPUT: matrix={"include": [...]}, slugs=the ports' names, cpu=the verdict's runner; and a
+table with the reason of each job for $GITHUB_STEP_SUMMARY. `--gate FILE` is what `fvport gate --json` said of a port on
+the evidence of an earlier run, which is where digests are taken: checks that passed on these very inputs are left out.
+Leaving one out opens nothing: the verdict counts records, not plans.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpu-label", default="", help="label of the GPU runners (default: the table's)")
     parser.add_argument("--cpu-label", default="", help="label of the other runners (default: the table's)")
     parser.add_argument("--weights", default="", help="folder on the runners that holds SLUG/ of local releases")
+    parser.add_argument("--gate", type=Path, action="append", default=[], help="output of `fvport gate --json`")
     options = parser.parse_args(argv)
     try:
         files = sorted(options.root.glob("tests/local_tests/*/port.toml"))
@@ -40,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read(TABLE)
         given = {"cpu": options.cpu_label, "gpu": options.gpu_label}
         labels = {name: given[name] or label for name, label in table["labels"].items()}
-        print("matrix=" + json.dumps({"include": jobs(ports, table, labels)}))
+        planned = jobs(ports, table, labels, said_by_gate(options.gate))
+        print("matrix=" + json.dumps({"include": planned}))
+        summary(planned)
         print("slugs=" + " ".join(ports))
         print("cpu=" + labels["cpu"])
     except (OSError, LookupError, tomllib.TOMLDecodeError) as error:
@@ -58,12 +65,49 @@ def read(path: Path) -> dict[str, Any]:
         raise LookupError(f"{path}: {error}") from None
 
 
-def jobs(ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    """One job for each port and check: both names, runner's label, cpu or cuda, minutes, what has to run before."""
+Said = dict[tuple[str, str], str]  # (port, check) -> why it has to run; '' where it does not
+NO_EVIDENCE = "no evidence of an earlier run is known here"
+
+
+def said_by_gate(files: Sequence[Path]) -> Said:
+    """What verdicts on earlier evidence say of each check: a row that is current and green need not run again."""
+    found: Said = {}
+    for file in files:
+        try:
+            verdict = json.loads(file.read_text(encoding="utf-8"))
+            for row in verdict["rows"]:
+                green = (row["state"], row["verdict"]) == ("current", "pass")
+                why = "; ".join(row["reasons"]) or f"{row['state']}, {row['verdict']}"
+                found[verdict["port"], row["check"]] = "" if green else why
+        except (ValueError, KeyError, TypeError) as error:
+            raise LookupError(f"{file} is not what `fvport gate --json` prints ({error})") from None
+    return found
+
+
+def summary(planned: Sequence[Mapping[str, Any]]) -> None:
+    """The jobs and why each of them runs, for people: the run's summary where there is one, else standard error."""
+    lines = ["| port | check | runner | why |", "| --- | --- | --- | --- |"]
+    lines += [f"| {job['slug']} | {job['check']} | {job['runner']} | {job['why']} |" for job in planned]
+    text = "\n".join(lines if planned else ["Nothing is affected: no check has to run."]) + "\n"
+    file = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
+        sys.stderr.write(text)
+        return
+    with open(file, "a", encoding="utf-8") as out:
+        out.write(text)
+
+
+def jobs(
+    ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str, str], said: Said
+) -> list[dict[str, Any]]:
+    """One job for each port and check: both names, runner's label, cpu or cuda, minutes, what runs before, why."""
     plan = []
     for slug, port in ports.items():
         cuda = port.get("gate", {}).get("require_device", "cuda") == "cuda"
         for check in wanted(slug, port):
+            why = said.get((slug, check), NO_EVIDENCE)
+            if not why:
+                continue
             needs = {**table["default"], **table.get("checks", {}).get(check, {})}
             on_gpu = needs["gpu"] and cuda
             job = {
@@ -73,6 +117,7 @@ def jobs(ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str
                 "device": "cuda" if on_gpu else "cpu",
                 "minutes": needs["minutes"],
                 "prepare": "prep workspace" if needs["weights"] else "workspace",
+                "why": re.sub(r"[\r\n|`<>]", " ", why)[:300],
             }
             plan.append(job)
     return plan

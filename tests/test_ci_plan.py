@@ -163,3 +163,49 @@ def test_runner_table_names_checks_that_exist() -> None:
     table = plan.read(ROOT / "ci" / "runners.toml")
     assert set(table["checks"]) <= set(CHECKS)
     assert set(table["labels"]) == {"cpu", "gpu"}
+
+
+def verdict(file: Path, slug: str, **rows: tuple[str, str, str]) -> Path:
+    """What `fvport gate --json` says: check=(state, verdict, reason)."""
+    said = [{"check": c, "state": s, "verdict": v, "reasons": [r] if r else []} for c, (s, v, r) in rows.items()]
+    file.write_text(json.dumps({"port": slug, "rows": said}))
+    return file
+
+
+def test_only_what_is_affected_and_why(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a verdict on earlier evidence, a green current check is left out; every other job says what changed."""
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    root = port(tmp_path, '[gate]\nchecks = ["keys", "parity", "ssim", "docs"]\nrequire_device = "cpu"\n')
+    said = verdict(
+        tmp_path / "gate.json",
+        "some_model",
+        keys=("current", "pass", ""),
+        parity=("stale", "blocked", "stale: file:fastvideo/x.py | changed since it ran"),
+        ssim=("current", "fail", "too far"),
+    )
+    assert plan.main(["--root", str(root), "--gate", str(said)]) == 0
+    why = {job["check"]: job["why"] for job in jobs(capsys.readouterr().out)}
+    assert list(why) == ["parity", "ssim", "docs"]
+    assert "x.py   changed since it ran" in why["parity"]
+    assert (why["ssim"], why["docs"]) == ("too far", plan.NO_EVIDENCE)
+    assert "| some_model | parity |" in (tmp_path / "summary.md").read_text()
+
+
+def test_nothing_affected_is_said(tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All green and current: no job, in words; another port's verdict leaves nothing out."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    root = port(tmp_path, '[gate]\nchecks = ["keys"]\nrequire_device = "cpu"\n')
+    for slug, count in (("some_model", 0), ("another", 1)):
+        said = verdict(tmp_path / "gate.json", slug, keys=("current", "pass", ""))
+        assert plan.main(["--root", str(root), "--gate", str(said)]) == 0
+        shown = capsys.readouterr()
+        assert len(jobs(shown.out)) == count
+        assert ("Nothing is affected" in shown.err) == (count == 0)
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"port": "x", "rows": [{"check": "keys"}]}', "[1]"])
+def test_what_is_no_verdict_is_an_error(tmp_path: Path, text: str, capsys: Said) -> None:
+    """Never a shorter plan by accident."""
+    (tmp_path / "gate.json").write_text(text)
+    assert plan.main(["--root", str(port(tmp_path, "")), "--gate", str(tmp_path / "gate.json")]) == 2
+    assert "is not what `fvport gate --json` prints" in capsys.readouterr().err

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from fvport import attestation, planfile
 from fvport import evidence as ev
-from fvport import planfile
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
 from fvport.spec import CHECKS, Port, Waiver
@@ -36,6 +36,7 @@ def decide(port: Port, demand: Demand | None = None) -> Verdict:
     rows = [_row(port, name, cache) for name in port.gate.checks]
     for row in rows:
         _elsewhere(row, demand or Demand())
+        _signed(port, row, demand or Demand())
     rows += [_left_out(name) for name in REQUIRED if name not in port.gate.checks]
     today = datetime.date.today()
     for row in rows:
@@ -71,11 +72,17 @@ def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verd
     return decide(port)
 
 
+def why(port: Port, name: str) -> str:
+    """Why a check has to run: what its row says, in a few words."""
+    row = _row(port, name, {})
+    return (row.reasons[0] if row.reasons else f"its record says {row.verdict}").removeprefix("stale: ")
+
+
 def _run_all(port: Port, todo: list[str], say: Callable[[str], None]) -> None:
     from fvport import checks
 
     for number, name in enumerate(todo, 1):
-        say(f"[{number}/{len(todo)}] {name}: {TITLES[name]} ...")
+        say(f"[{number}/{len(todo)}] {name}: {TITLES[name]} ({why(port, name)}) ...")
         clock = time.monotonic()
         try:
             word = checks.run_check(port, name).verdict
@@ -228,6 +235,15 @@ def _elsewhere(row: Row, demand: Demand) -> None:
     row.reasons += refused
     if refused and row.verdict == "pass":
         row.verdict, row.todo = "blocked", f"Run {row.check} in this run of CI"
+
+
+def _signed(port: Port, row: Row, demand: Demand) -> None:
+    """A signature that does not hold, or is missing where one is asked for: refused, and no waiver helps."""
+    if row.record is None or row.state not in ("current", "stale"):
+        return
+    if why := attestation.refuses(ev.folder(port) / f"{row.check}.json", demand.signer):
+        row.reasons.append(f"refused: {why}")
+        row.verdict, row.state, row.status = "fail", "refused", "debug_red"
 
 
 def _sentence(item: ev.Item) -> str:

@@ -3,7 +3,8 @@
 
 The workflow says all three by environment variables, which reach the container; a laptop says none. `gate --only-run`,
 `--only-commit` and `--only-image` then show what was made elsewhere and do not count it. This binds evidence to a run;
-it is no signature: what a record says of itself is believed only as far as its run's artifacts are.
+it is no signature: what a record says of itself is believed only as far as its run's artifacts are. Signatures are
+`attestation.py`'s; `signer` here says whose count.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Demand:
     run: str = ""
     commit: str = ""
     image: str = ""
+    signer: str = ""  # OWNER/REPO whose workflows signed each record; '' asks for no signature
 
     def refuses(self, origin: Mapping[str, str]) -> list[str]:
         """Why a record of this origin does not count, one sentence a field."""

@@ -42,6 +42,7 @@ def gate(
     only_run: Annotated[str, typer.Option(help="Count only records made on this run of CI.")] = "",
     only_commit: Annotated[str, typer.Option(help="Count only records made for this commit.")] = "",
     only_image: Annotated[str, typer.Option(help="Count only records made in this image.")] = "",
+    only_signed_by: Annotated[str, typer.Option(help="Count only records signed by CI of OWNER/REPO.")] = "",
     as_json: Json = False,
 ) -> None:
     """Decide from the evidence alone whether the port may be merged: fvport gate --json"""
@@ -50,7 +51,7 @@ def gate(
     from fvport.origin import Demand
 
     loaded = load(port)
-    demand = Demand(only_run, only_commit, only_image)
+    demand = Demand(only_run, only_commit, only_image, only_signed_by)
     if on:
         from fvport.cluster import runner
 
@@ -71,7 +72,7 @@ def report_(port: PortDir = HERE, as_json: Json = False) -> None:
     from fvport import report
 
     loaded = load(port)
-    files = report.write(loaded, g.decide(loaded))
+    files = report.write(loaded, g.decide(loaded), media=True)
     out([str(file) for file in files], as_json, "\n".join(str(file) for file in files))
 
 
@@ -90,12 +91,12 @@ def plan(
 
 @app.command()
 def handoff(
-    kind: Annotated[str, typer.Argument(help="prep, component, parity, final ...")],
+    kind: Annotated[str, typer.Argument(help="prep, parity, conversion, pipeline, final, or a component.")],
     component: Annotated[str | None, typer.Argument()] = None,
     port: PortDir = HERE,
     as_json: Json = False,
 ) -> None:
-    """Print a handoff block of FastVideo's add-model contracts, from evidence: fvport handoff final"""
+    """Print a handoff block of FastVideo's add-model contracts, from evidence: fvport handoff text_encoder"""
     from fvport.report import handoff as h
 
     block = h.block(load(port), kind, component)
