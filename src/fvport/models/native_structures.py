@@ -14,6 +14,7 @@ import importlib
 import inspect
 import json
 import os
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +25,9 @@ from fvport.models import forked
 from fvport.models.native import own_tensors
 
 Json = dict[str, Any]
+SHARED = 3  # fields that an official config and a native one have at least in common, where one is for the other
+EVERYWHERE = {"architectures", "output_hidden_states", "use_return_dict", "pad_token_id", "bos_token_id", "eos_token_id"}
+MEMORY = 6 << 30  # bytes that building one class may take: a structure needs none
 LIMIT = 120.0  # seconds of one class with all its configs
 # How deep a class is on its own defaults: its structure repeats, and what a config class leaves open must be filled.
 DEPTHS = (
@@ -59,6 +63,7 @@ def main(argv: list[str]) -> int:
                 continue
 
             def answer(name: str = name, labels: list[str] = labels) -> Json:
+                resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
                 fastvideo_api.init_distributed()
                 return of_class(name, {label: job["configs"][label] for label in labels}, job["defaults"])
 
@@ -121,14 +126,22 @@ def built(cls: Any, given: Json | None) -> tuple[Any, str]:
     problems: list[Exception] = []
     for make, name in ways(cls, given):
         for device in ("meta", "cpu"):
-            if device == "cpu" and not _small(given):
-                break  # a class that only a real device can hold is built there at tiny size only
+            if device == "cpu" and not (_small(given) and "meta" in str(problems[-1])):
+                break  # what the meta device cannot build is built with memory at tiny size only
             try:
                 with torch.device(device):
                     return make(), name
             except Exception as error:  # noqa: BLE001 - the next way is tried
                 problems.append(error)
-    raise (problems or [LookupError("no way to build it without a checkpoint's config")])[0]
+    words = "the official config says nothing that it reads" if given else "no way to build it without a config"
+    raise (problems or [LookupError(words)])[0]
+
+
+def _shared(config_class: Any, given: Json) -> int:
+    """How many fields of the official config the arch config has, those that every config has apart."""
+    arch = config_class().arch_config
+    own = {f for f in given if f in getattr(arch, "__dataclass_fields__", {}) or f in vars(arch)}
+    return len(own - EVERYWHERE)
 
 
 def _small(given: Json | None) -> bool:
@@ -144,6 +157,8 @@ def ways(cls: Any, given: Json | None) -> Iterator[tuple[Any, str]]:
     more = ("hf_config",) if "hf_config" in parameters else ()
     if "config" in parameters and "dict" not in annotation:
         for config_class in config_classes(cls, annotation):
+            if given is not None and _shared(config_class, clean) < SHARED:
+                continue
             for filled in (False, True):
 
                 def make(config_class: Any = config_class, filled: bool = filled) -> Any:

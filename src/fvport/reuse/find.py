@@ -25,7 +25,7 @@ from fvport.reuse.structure import Likeness, Shapes
 from fvport.weights.mapping import Rules
 
 Json = dict[str, Any]
-NEAREST = 8  # classes that are built again on the official config
+NEAREST = 5  # classes that are built again on the official config
 LIMIT = 1800.0  # seconds for one child
 UNFIT = 0.25  # below this score nothing is alike
 

@@ -148,7 +148,7 @@ def _entry(key: tuple[str, int], repeated: bool) -> Entry:
 
 def _similar(x: Entry, y: Entry) -> float:
     common = len(x[0] & y[0]) / len(x[0] | y[0])
-    return common * (1.0 if x[2] == y[2] else 0.5) * (1.0 if x[1] == y[1] else 0.6) * (1.0 if x[3] == y[3] else 0.7)
+    return common * (1.0 if x[2] == y[2] else 0.2) * (1.0 if x[1] == y[1] else 0.6) * (1.0 if x[3] == y[3] else 0.7)
 
 
 def _shaped(placed: Shapes, native: Shapes) -> float:
