@@ -17,7 +17,7 @@ from bake_helpers import bake, release
 from fvport.scaffold import facts
 
 SESSIONS = [
-    "env", "prep", "workspace", "mapping", "keys", "config", "conversion", "parity", "strength", "trace",
+    "env", "prep", "workspace", "prototype", "mapping", "keys", "config", "conversion", "parity", "strength", "trace",
     "smoke", "pipeline", "ssim",
     "example", "docs", "boundary", "gate", "report", "plan",
 ]  # fmt: skip

@@ -93,6 +93,12 @@ def workspace(session: nox.Session) -> None:
     fvport(session, "workspace")
 
 
+@nox.session(default=False)
+def prototype(session: nox.Session) -> None:
+    """Both sides of a component without weights: names and shapes dumped, concerns listed (-- names the component)."""
+    fvport(session, "prototype")
+
+
 # --- the checks, cheap before dear ------------------------------------------------------------------------------------
 
 

@@ -71,6 +71,11 @@ def run(port: Port, options: Options) -> Evidence:
         if component not in present:
             reason = f"its parity test is not there ({port.test_file(component)})"
             record.items.append(_item(component, "test", "blocked", reason, todo="Bake the port again: fvport new"))
+    for component in [c for c in present if c.bucket == "encoders"]:
+        if reason := incomplete(port, component):
+            present.remove(component)
+            todo = f"fvport packet {component.name} prints all of it; fvport prep, or bake again, fills it"
+            record.items.append(_item(component, "packet", "blocked", reason, todo=todo))
     if not present:
         return record
     names = inputs(port)
@@ -96,6 +101,14 @@ def run(port: Port, options: Options) -> Evidence:
     return record
 
 
+def incomplete(port: Port, component: Component) -> str:
+    """Why an encoder's packet is not enough to compare it; '' where every field that is needed is known."""
+    from fvport.report import packet
+
+    lacking = packet.missing(port, component, "parity-debug")
+    return f"the packet of {component.name} is incomplete: {'; '.join(lacking)}" if lacking else ""
+
+
 def strength_items(
     port: Port, component: Component, items: list[Item], answer: dict[str, Any], place: Path
 ) -> list[Item]:
@@ -106,6 +119,12 @@ def strength_items(
         if found["component"] == component.name and found.get("strength"):
             strengths.write(place, found["strength"])
     return [strengths.item(component, strengths.read(place), port.gate.strength)]
+
+
+def _cause(trace: dict[str, Any]) -> dict[str, Any]:
+    """The confirmed cause of the trace's module, for the retry request of a conversion fault."""
+    causes = trace.get("causes") or []
+    return {"native": trace.get("native") or "", **{k: causes[0][k] for k in ("family", "words")}} if causes else {}
 
 
 def contract_items(
@@ -120,6 +139,7 @@ def contract_items(
         notes += judged.notes
         metrics = {"compared": judged.compared, "agreed": judged.walk.agreed, "stage": judged.walk.stage}
         metrics |= {"points": [point.to_json() for point in judged.points]}
+        metrics |= {"cause": _cause(found.get("trace") or {})}
         if judged.walk.stage:
             reason, name = judged.walk.text(), f"{component.name}: walk"
             items.append(Item(name, "fail", reason, metrics, {}, component.name, WALK[judged.walk.stage]))

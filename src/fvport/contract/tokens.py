@@ -133,15 +133,13 @@ def _explained(x: list[int], y: list[int], m: list[int], n: list[int], official:
             return "special tokens", f"the special token {token} {where} is not there {who}"
     if len(x) != len(y):
         return "maximum length", f"{len(y)} places, officially {len(x)}: maximum length or padding ({_kwargs(native)})"
-    if len(theirs) != len(ours) and (_inside(ours, theirs) or _inside(theirs, ours)):
-        words = f"{len(ours)} tokens, officially {len(theirs)}, and the shorter row is part of the longer one"
-        return "template", f"{words}: a chat template, prefix or instruction"
     if len(theirs) != len(ours):
-        common = next(
-            (i for i, (p, q) in enumerate(zip(theirs, ours, strict=False)) if p != q), min(len(theirs), len(ours))
-        )
-        if common >= min(len(theirs), len(ours)) - 2:
+        short, long = sorted(([i for i in row if i not in special] for row in (theirs, ours)), key=len)
+        if short and long[: len(short)] == short:
             return "truncation", f"{len(ours)} tokens are kept, officially {len(theirs)} ({_kwargs(native)})"
+        if not short or _inside(short, long):
+            words = f"{len(ours)} tokens, officially {len(theirs)}, and the shorter row is part of the longer one"
+            return "template", f"{words}: a chat template, prefix or instruction"
     at = next((i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q), 0)
     return "ids", f"id {at} is {y[at]}, officially {x[at]}"
 

@@ -4,6 +4,7 @@
 rules   what FastVideo declares about names (`native.rules` makes `weights.mapping.Rules` of it)
 meta    the native state dict's names, shapes and dtypes, built on the meta device
 schema  native class, its file, pipeline config, and the arch config's fields after FastVideo's own update
+prototype  class, names and shapes without weights, built on the meta device and with random values
 state   the loaded state dict, written as safetensors (never kept: it is the proof of what a load really did)
 """
 
@@ -24,7 +25,7 @@ from fvport.models import kept, warm
 from fvport.models.forked import signal_words, tail
 from fvport.spec import Port
 
-QUESTIONS = ("rules", "meta", "schema", "state")
+QUESTIONS = ("rules", "meta", "schema", "state", "prototype")
 TIME_LIMIT = 1800.0  # seconds for one child, whatever it is asked
 
 Question = tuple[str, str]  # what, component

@@ -99,6 +99,13 @@ def answer_state(port: Port, component: Component) -> dict[str, Any]:
     return {"file": str(file), "tensors": shapes}
 
 
+def answer_prototype(port: Port, component: Component) -> dict[str, Any]:
+    """Names and shapes without weights, on the meta device and with random values."""
+    from fvport.models import native_prototype
+
+    return native_prototype.answer(port, component)
+
+
 def _fields(config: Any) -> dict[str, Any]:
     if config is None:
         return {}
@@ -124,7 +131,13 @@ def _plain(value: Any) -> Any:
 
 # --- the child of `ask` ---------------------------------------------------------------------------
 
-ANSWERS = {"rules": answer_rules, "meta": answer_meta, "schema": answer_schema, "state": answer_state}
+ANSWERS = {
+    "rules": answer_rules,
+    "meta": answer_meta,
+    "schema": answer_schema,
+    "state": answer_state,
+    "prototype": answer_prototype,
+}
 
 
 def main(argv: list[str]) -> int:

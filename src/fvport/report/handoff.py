@@ -13,8 +13,8 @@ from typing import Any
 from fvport import gate
 from fvport.errors import UsageError, did_you_mean
 from fvport.redact import READ_BY_THE_HUB
+from fvport.report import handoff_component, handoff_prep, packet, plan
 from fvport.report import handoff_facts as facts
-from fvport.report import handoff_prep, plan
 from fvport.report.handoff_facts import Block, unknown
 from fvport.spec import Component, Port
 from fvport.verdict import Verdict, speaks_of
@@ -23,9 +23,15 @@ TOKENS = READ_BY_THE_HUB
 
 
 def block(port: Port, kind: str, component: str | None = None) -> Block:
-    """One handoff block: prep, component, parity, conversion, pipeline or final. `component` needs a name."""
+    """One handoff block: prep, component, parity, conversion, pipeline or final; `component` needs a name.
+
+    A component's own name in place of a kind gives its component_skill_handoff.
+    """
+    if kind in port.components and kind not in KINDS:
+        return handoff_component.block(port, gate.decide(port), port.component(kind))
     if kind not in KINDS:
-        raise UsageError(f'no handoff "{kind}" (there are: {", ".join(KINDS)}).{did_you_mean(kind, KINDS)}')
+        known = [*KINDS, *port.components]
+        raise UsageError(f'no handoff "{kind}" (there are: {", ".join(known)}).{did_you_mean(kind, known)}')
     verdict = gate.decide(port)
     if kind == "component":
         if not component:
@@ -58,41 +64,22 @@ def _component(port: Port, verdict: Verdict, c: Component) -> Block:
     mine = [i for i in (row.record.items if row and row.record else []) if speaks_of(i, c.name)]
     red = [item.reason for item in mine if item.verdict != "pass"]
     files = [c.native_file, c.config_file] if c.mode == "port" else []
-    reference, folder, _ = facts.ref(port)
+    context = packet.block(port, c.name)
     return {
-        "model_family": port.slug,
-        "component": c.name,
-        "component_type": c.kind,
-        "mode": "parity-debug" if row and row.record else "parity-scaffold",
-        "official_ref_dir": folder,
-        "official_definition_files": [
-            {"path": c.official, "symbols": [c.official.partition(":")[2]], "notes": reference}
-        ],
-        "official_instantiation_files": [
-            {
-                "path": facts.rel(port, port.folder / "oracle.py"),
-                "symbols": [f"build_{c.name}"],
-                "args": facts.config_file(port, c),
-            }
-        ],
+        **context,
         "official_files_used": [c.official],
-        "official_weight_source": f"{port.official.weights}/{c.weights}" if c.weights else port.official.weights,
-        "fastvideo_target_files": [c.native_file, c.config_file] if c.config else [c.native_file],
-        **facts.state_files(port),
         "files_changed": [path for path in [*files, port.test_file(c)] if path],
-        "prototype_key_dumps": facts.dumps(c, port),
-        "conversion": facts.conversion_of(port, verdict, c),
+        "conversion": {**facts.conversion_of(port, verdict, c), **context["conversion"]},
         "parity_test": port.test_file(c) if c.needs_parity else "none (passthrough)",
         "parity_status": parity if c.needs_parity else "not needed (passthrough)",
         "production_loader_strictness": facts.strictness(c),
         "strict_load": facts.strict(verdict, c, port),
         "pytest_output": "; ".join(f"{i.name}: {i.verdict}" for i in mine) or unknown("evidence of parity"),
         "blocker": red[0] if red else "",
-        "conversion_retry_request": facts.retry(port, verdict, c),
+        "conversion_retry_request": handoff_component.retry(port, verdict, c),
         "readme_updated": (port.folder / "README.md").is_file(),
         "next_step": _next_of(verdict, c, parity),
-        "concerns_or_unknowns": facts.concerns(port, c),
-        "escape_hatch": facts.escape(port, verdict),
+        "escape_hatch": handoff_component.escape(port, verdict, c),
     }
 
 

@@ -159,22 +159,6 @@ def conversion_of(port: Port, verdict: Verdict, c: Component) -> Block:
     }
 
 
-def retry(port: Port, verdict: Verdict, c: Component) -> Block:
-    """What `fvport convert --retry` reads: keys by their names, as the check found them."""
-    row = verdict.row("keys")
-    items = [i for i in (row.record.items if row and row.record else []) if speaks_of(i, c.name)]
-    red = [item.reason for item in items if item.verdict != "pass"]
-    return {
-        "component": c.name,
-        "parity_test": port.test_file(c),
-        "failing_keys": [name for item in items if item.verdict != "pass" for name in item.metrics.get("names", [])],
-        "expected_actual_shapes": [reason for reason in red if "shape" in reason],
-        "source_prefix_or_path": c.weights or c.name,
-        "evidence": rel(port, ev.folder(port) / "keys.json"),
-        "suspected_fix": "unknown",
-    }
-
-
 def missing(verdict: Verdict, name: str) -> str:
     row = verdict.row("parity")
     if row is None or row.record is None:

@@ -42,3 +42,31 @@ def workspace(
 
     result = ws.undo(load(port)) if undo else ws.make(load(port), checkout=at)
     out(result.to_json(), as_json, result.text())
+
+
+@app.command()
+def packet(
+    component: Annotated[str, typer.Argument(help="The component, as port.toml names it.")],
+    port: PortDir = HERE,
+    as_json: Json = False,
+) -> None:
+    """Print a component's component_context; what is unknown says the search: fvport packet text_encoder"""
+    from fvport.report import handoff, packet
+
+    block = packet.block(load(port), component)
+    out(block, as_json, handoff.text(block))
+
+
+@app.command()
+def prototype(
+    component: Annotated[str, typer.Argument(help="The component, as port.toml names it.")],
+    port: PortDir = HERE,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Instantiate both sides with random weights and dump keys and shapes, no parity: fvport prototype text_encoder"""
+    from fvport.models import prototype
+
+    found = prototype.run(load(port), component, device)
+    out(found.to_json(), as_json, found.text())
+    raise typer.Exit(0 if found.made else 1)

@@ -23,6 +23,7 @@ from fvport.spec import Component, Port
 from fvport.weights import layout, manifest, sides
 
 MARKER = ".fvport-tree.json"
+DUMPS = "_mapping"  # what fvport prototype writes: names and shapes of both sides, no part of the tree
 LIBRARY = {  # FastVideo's word for the library of a kind, as its component loaders expect it
     "dit": "diffusers",
     "vae": "diffusers",
@@ -78,7 +79,7 @@ def build_load_tree(port: Port, verify: bool = True) -> Path:
     plan = _plan(port)
     target, digest = port.load_tree, plan.digest()
     marker = target / MARKER
-    if target.is_symlink() or (target.exists() and not marker.is_file()):
+    if target.is_symlink() or (target.exists() and not marker.is_file() and not _only_dumps(target)):
         todo = "Move it away, then run again"
         raise FvportError("was not made by fvport and is not overwritten", where=str(target), todo=todo)
     if marker.is_file() and _is_current(target, plan, digest):
@@ -87,11 +88,17 @@ def build_load_tree(port: Port, verify: bool = True) -> Path:
     return target
 
 
+def _only_dumps(target: Path) -> bool:
+    """Nothing but what `fvport prototype` leaves there before there is a tree."""
+    return target.is_dir() and {path.name for path in target.iterdir()} == {DUMPS}
+
+
 def _is_current(target: Path, plan: Plan, digest: str) -> bool:
     try:
         if json.loads((target / MARKER).read_text(encoding="utf-8"))["digest"] != digest:
             return False
-        found = {p.relative_to(target).as_posix() for p in target.rglob("*") if not p.is_dir() and p.name != MARKER}
+        files = [p.relative_to(target) for p in target.rglob("*") if not p.is_dir() and p.name != MARKER]
+        found = {path.as_posix() for path in files if path.parts[0] != DUMPS}
         same_texts = all((target / name).read_text(encoding="utf-8") == text for name, text in plan.texts.items())
         same_links = all((target / name).resolve() == file.resolve() for name, file in plan.links.items())
     except (OSError, ValueError, KeyError, TypeError):
@@ -111,6 +118,8 @@ def _write(target: Path, plan: Plan, digest: str) -> None:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).write_text(text, encoding="utf-8", newline="\n")
         (part / MARKER).write_text(json.dumps({"made_by": "fvport", "digest": digest}) + "\n", encoding="utf-8")
+        if (target / DUMPS).is_dir():  # key dumps outlive the tree that lies beside them
+            shutil.copytree(target / DUMPS, part / DUMPS)
         if target.exists():
             os.replace(target, old)
         os.replace(part, target)
