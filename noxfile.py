@@ -55,6 +55,18 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def site(session: nox.Session) -> None:
+    """The site, built strictly in an environment of its own, every link inside checked: build/site/index.html."""
+    session.run(PYTHON, "-m", "ci.site", *session.posargs, external=True)
+
+
+@nox.session(default=False)
+def site_pages(session: nox.Session) -> None:
+    """Write the site's pages and blocks that are made from code; a test is red when one has drifted."""
+    session.run(PYTHON, "-m", "ci.site_pages", *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def bake_matrix(session: nox.Session) -> None:
     """Every bake that must work and every bake that must fail."""
     session.run(
@@ -113,6 +125,7 @@ def lock(session: nox.Session) -> None:
         ("gate-cuda", [*CUDA, *cpu]),
         ("uv", [*UNIVERSAL, *cpu]),
         ("lint", [*UNIVERSAL, *cpu]),
+        ("site", [*UNIVERSAL, *cpu]),
     ):
         command = [*UV, f"docker/{name}.in", *options, "-o", f"docker/{name}.lock", *session.posargs]
         session.run(*command, external=True)
