@@ -142,7 +142,7 @@ CASES: dict[str, dict[str, Any]] = {
         "guidance_embeds": False,
         "axes_dims_rope": (8, 4, 4),
     },
-    "LatteTransformer3DModel": {**_PIXART, "num_layers": 1, "num_embeds_ada_norm": 1000},
+    "LatteTransformer3DModel": {**_PIXART, "num_layers": 1, "num_embeds_ada_norm": 1000, "video_length": 3},
     "ChromaTransformer2DModel": {
         **_HEADS,
         "patch_size": 1,

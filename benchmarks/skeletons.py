@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks import skeleton_cases
+from benchmarks import skeleton_cases, skeleton_fills
 from benchmarks.cases import ROOT, Case
 from benchmarks.measure import Run
 
@@ -53,7 +53,30 @@ def measure(cls: str, folder: Path) -> dict[str, Any]:
         real = native_cls(config=config, hf_config={}) if dit else native_cls(config)
         real.load_state_dict(state)
         row["written"], row["wrong"] = compare_blocks(official, real.eval())
+    if cls in skeleton_fills.FILLS:
+        row["diff"] = skeleton_fills.diff(cls, c.source)
+        row["filled"] = parity(cls, official, c, config, folder)
     return row
+
+
+def parity(cls: str, official: Any, c: Any, config: Any, folder: Path) -> dict[str, Any]:
+    """`{"left", "cases": [[difference, floor]]}`: the skeleton with its decisions filled in, beside the official class."""
+    import copy
+
+    import archetypes_support as support
+    import torch
+
+    source = skeleton_fills.filled(c.source, skeleton_fills.FILLS[cls])
+    native = getattr(support.module(f"{c.native_module}_filled", source, folder), c.native_class)(config, hf_config={})
+    native.load_state_dict(official.state_dict())
+    double, cases = copy.deepcopy(official).double(), []
+    for case in skeleton_fills.inputs(cls, torch.Generator().manual_seed(2)):
+        wide = {k: v.double() if torch.is_tensor(v) and k != "timestep" else v for k, v in case.items()}
+        with torch.no_grad():
+            theirs = official(**case, return_dict=False)[0]
+            floor = _difference(theirs.double(), double(**wide, return_dict=False)[0])
+            cases.append([_difference(theirs, native.eval()(**case)), floor])
+    return {"left": source.count("FVPORT-DECIDE: "), "cases": cases}
 
 
 def _named(name: str, patterns: list[str]) -> bool:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import skeleton_cases
+from benchmarks import skeleton_cases, skeleton_fills
 from fvport.checks import boundary
 from fvport.scaffold import render, skeleton
 from fvport.scaffold.skeleton import ask, known, official_tree
@@ -34,6 +34,7 @@ class Odd(nn.Conv2d):
 class Block(nn.Module):
     def __init__(self, number: int, width: int = 8) -> None:
         super().__init__()
+        self.width = width
         self.number = number  # differs from block to block and means nothing here
         self.norm = nn.LayerNorm(width, bias=False)
         self.linear = nn.Linear(width, width, bias=False)
@@ -87,6 +88,9 @@ def test_names_shapes_and_layers_are_the_official_ones(toy: Any) -> None:
     assert "nn.Sequential(nn.Linear(in_features=2, out_features=2, bias=True), nn.SiLU())" in text
     assert 'self.register_buffer("kept", torch.zeros(2, 3))' in text
     assert "gone" not in text
+    assert "self.width = 8" in text
+    assert "self.width = 16" in text
+    assert "self.number" not in text.split("class Block2")[0]  # it differs, so it is no value of the class
     assert "nn.LayerNorm((8,), eps=1e-05, elementwise_affine=True, bias=False)" in text
     assert "*(ReplicatedLinear(3, 2) for _ in range(2))" in text
     assert "self.table = nn.Parameter(torch.empty(6, 8))" in text
@@ -174,3 +178,14 @@ def test_keys_are_green_at_once_and_what_is_written_is_right(measured: dict[str,
     assert row["green"], row
     assert row["wrong"] == {}
     assert row["decisions"]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("cls", skeleton_fills.FILLS)
+def test_with_its_decisions_filled_in_it_equals_the_official_class(measured: dict[str, Any], cls: str) -> None:
+    """Only the forwards that were left are written; then every output is within the official model's own floor."""
+    found = measured[cls]["filled"]
+    assert found["left"] == 0
+    assert len(skeleton_fills.FILLS[cls]) == len(measured[cls]["decisions"])
+    for difference, floor in found["cases"]:
+        assert difference <= 3 * max(floor, 1.2e-7)

@@ -13,6 +13,7 @@ KINDS = ("dit", "vae")  # FastVideo builds other kinds in ways that differ from 
 HEADS = ("num_attention_heads", "n_heads", "num_heads")
 SIZES = ("hidden_size", "dim", "inner_dim", "embed_dim")
 HEAD_SIZES = ("attention_head_dim", "head_dim")
+OWN = tuple(f"self.{name} = " for name in ("hidden_size", "num_attention_heads", "num_channels_latents", "config"))
 CHANNELS = ("in_channels", "latent_channels", "in_dim")
 
 
@@ -38,7 +39,8 @@ def of(c: Any) -> tuple[Skeleton | None, str]:
     if not tree:
         return None, why
     writer = Writer(c.config, c.native_class)
-    body = writer.body(tree)
+    writer.prepare(tree)
+    body = [line for line in writer.body(tree) if not line.strip().startswith(OWN)]
     forward = writer.forward(tree)
     names = sorted(tree["children"] | tree["parameters"] | tree["buffers"])
     own = sorted(tree["parameters"] | tree["buffers"])

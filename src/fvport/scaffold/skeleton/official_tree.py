@@ -47,6 +47,7 @@ def node(module: Any) -> Json:
         "absent": [k for k, v in module._parameters.items() if v is None],
         "buffers": {k: list(v.shape) for k, v in module._buffers.items() if v is not None and k in kept},
         "attributes": {k: v for k, v in vars(module).items() if k[0] != "_" and _plain(v)},
+        "empty": [k for k, v in module._modules.items() if v is None],
         "processor": type(getattr(module, "processor", None)).__name__,
         "arguments": _arguments(kind),
         "children": {k: node(v) for k, v in module._modules.items() if v is not None},

@@ -18,6 +18,7 @@ from fvport.scaffold.skeleton import known, layers
 Json = dict[str, Any]
 WIDTH = 120
 SAID = 66  # of a decision's line, so that it stays a line
+NO_VALUE = ("training", "gradient_checkpointing", "is_parallelizable", "name_or_path", "warnings_issued")
 COUNTS = re.compile(r"layers|blocks|depth")
 
 
@@ -32,7 +33,16 @@ class Writer:
     decisions: list[str] = field(default_factory=list)
     made: dict[str, str] = field(default_factory=dict)
     written: dict[str, str] = field(default_factory=dict)  # what a forward does -> the class that has it
+    common: dict[str, Json] = field(default_factory=dict)  # structure -> attributes that all its modules agree on
     names: set[str] = field(default_factory=set)
+
+    def prepare(self, node: Json) -> None:
+        """Read the whole tree once: which attributes are the same in every module of a structure."""
+        key = _structure(node)
+        before = self.common.get(key, node["attributes"])
+        self.common[key] = {k: v for k, v in node["attributes"].items() if k in before and before[k] == v}
+        for child in node["children"].values():
+            self.prepare(child)
 
     def call(self, node: Json, plain: bool = False, indent: int = 8) -> str:
         """The constructor call of a module; writes the class that it needs, once a structure."""
@@ -92,13 +102,22 @@ class Writer:
         return "\n".join(lines)
 
     def body(self, node: Json) -> list[str]:
-        """Assignments of a constructor: parameters and buffers of its own, then its modules in the official order."""
+        """Assignments of a constructor: parameters and buffers of its own, then its modules in the official order.
+
+        Where a person writes the forward, the plain values that the official module holds stand before them.
+        """
         lines = []
+        if known.forward(node) is None:
+            values = self.common.get(_structure(node), {}).items()
+            lines += [f"        self.{name} = None" for name in node.get("empty", ())]
+            lines += [
+                line for k, v in values if k not in NO_VALUE and len(line := f"        self.{k} = {v!r}") <= WIDTH
+            ]
         for name, shape in node["parameters"].items():
             lines.append(f"        self.{name} = nn.Parameter(torch.empty({_shape(shape)}))")
         for name, shape in node["buffers"].items():
             lines.append(f'        self.register_buffer("{name}", torch.zeros({_shape(shape)}))')
-        if lines:
+        if node["parameters"] or node["buffers"]:
             self.imports.add("import torch")
         for name, child in node["children"].items():
             text = self.call(child)
