@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`reuse_find`: of the official classes that FastVideo ports, for how many `fvport reuse --find` has the right one first.
+"""`reuse_find`: for how many of the official classes that FastVideo ports `fvport reuse --find` is right.
 
 Official classes and their native twins are the pairs of the parity census, which `find` does not see; it gets the tiny
 official class's names, shapes and config. Schedulers have no tensors, and a twin that cannot be imported is no port.

@@ -3,7 +3,8 @@
 
 JOB is `{"port": port.toml, "component", "native", "device"}`. Where `native` is the class of a component that is
 reused, it is built as the production loader builds it; any other candidate on the official config, as FastVideo's
-loaders update theirs. OUT is `{"facts": official_modules.facts, "rules": [names, stacked] or None, "schema"}` or `{"error"}`.
+loaders update theirs. OUT is `{"facts": official_modules.facts, "rules": [names, stacked] or None, "schema"}` or
+`{"error"}`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from fvport.models.native import own_tensors
 
 Json = dict[str, Any]
 SHARED = 3  # fields that an official config and a native one have at least in common, where one is for the other
-EVERYWHERE = {"architectures", "output_hidden_states", "use_return_dict", "pad_token_id", "bos_token_id", "eos_token_id"}
+EVERYWHERE = {"architectures", "output_hidden_states", "use_return_dict"}
+EVERYWHERE |= {"pad_token_id", "bos_token_id", "eos_token_id"}
 MEMORY = 6 << 30  # bytes that building one class may take: a structure needs none
 LIMIT = 120.0  # seconds of one class with all its configs
 # How deep a class is on its own defaults: its structure repeats, and what a config class leaves open must be filled.
