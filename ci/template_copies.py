@@ -20,6 +20,8 @@ SAME = (
     "ci/in-image.sh",
     "ci/plan.py",
     "ci/runners.toml",
+    "ci/buildkite/pipeline.py",
+    "ci/buildkite/step.sh",
 )
 WORKFLOW = ".github/workflows/alignment-gate.yml"
 
