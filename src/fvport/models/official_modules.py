@@ -69,7 +69,7 @@ def of_module(part: Any) -> Json:
 
 def scalars(part: Any) -> Json:
     """Numbers, booleans and short strings among a module's own attributes."""
-    found = {}
+    found: Json = {}
     for key, value in vars(part).items():
         if key.startswith("_") or key in NOT_COMPARED:
             continue

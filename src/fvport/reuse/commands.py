@@ -299,7 +299,8 @@ def kept(port: Port) -> list[tuple[Json, bool]]:
 
 def rows(port: Port) -> list[tuple[str, ...]]:
     """The README's table: one row an aspect, and one for a proof that is missing or stale."""
-    found, proven = [], set()
+    found: list[tuple[str, ...]] = []
+    proven = set()
     for data, stands in kept(port):
         proven.add(data["component"])
         if not stands:

@@ -34,10 +34,9 @@ def reuse(
         loaded = None
     with beat("reuse"):
         if find:
-            result = commands.find(loaded, component, device)
-            passed = True
-        else:
-            result = commands.prove(loaded, component, native, device)
-            passed = result.reusable
+            ranking = commands.find(loaded, component, device)
+            out(ranking.to_json(), as_json, ranking.text())
+            return
+        result = commands.prove(loaded, component, native, device)
     out(result.to_json(), as_json, result.text())
-    raise typer.Exit(0 if passed else 1)
+    raise typer.Exit(0 if result.reusable else 1)
