@@ -66,11 +66,22 @@ def gate(
 
 
 @app.command("report")
-def report_(port: PortDir = HERE, as_json: Json = False) -> None:
+def report_(
+    port: PortDir = HERE,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Two ports or folders of evidence, before and after.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="With --compare: also write it as a page.")] = None,
+    as_json: Json = False,
+) -> None:
     """Write the gate's report (HTML, Markdown, JUnit, JSON) and say where it lies: fvport report"""
     from fvport import gate as g
     from fvport import report
 
+    if compare:
+        found = report.compare(*compare, page=html)
+        out(found.to_json(), as_json, found.text())
+        return
     loaded = load(port)
     files = report.write(loaded, g.decide(loaded), media=True)
     out([str(file) for file in files], as_json, "\n".join(str(file) for file in files))
