@@ -83,7 +83,8 @@ def run(port: Port, options: Options) -> Evidence:
     wanted = tuple(name for name, place in places.items() if strengths.read(place) is None)
     limit = float(options.extra.get("time_limit", runs.LIMIT))
     job = Job(device=options.device, strength=wanted, shipped=True)
-    answers = runs.host(port, present, job, limit=limit, quiet=options.quiet)
+    with contracts.ahead(port, present):
+        answers = runs.host(port, present, job, limit=limit, quiet=options.quiet)
     record.device = answers[""]["device"]
     record.environment = answers[""]["environment"]
     for component in present:

@@ -50,3 +50,21 @@ def _first_of_each(points: list[Point]) -> list[Point]:
     for point in points:
         seen.setdefault(f"{point.stage} {point.sentence}", point)
     return list(seen.values())
+
+
+def coverage(given: dict[str, dict[str, Any]], padding_side: str = "") -> list[str]:
+    """What no case of the oracle has been given: one row, several rows, padding on each side that the tokenizer uses.
+
+    `given` holds the masks of each case, as tensors; cases without a mask say nothing of padding.
+    """
+    masks = [m for tensors in given.values() for n, m in tensors.items() if "mask" in n and m.dim() == 2]
+    if not masks:
+        return []
+    rows = {len(mask) for mask in masks}
+    found = ["batch 1"] * (1 not in rows) + ["a batch of several rows"] * (max(rows) < 2)
+    real = [mask if mask.dtype.is_floating_point and bool((mask < 0).any()) else mask.bool() for mask in masks]
+    plain = [mask for mask in real if not mask.is_floating_point()]
+    right = any(bool((mask[:, :1] & ~mask[:, -1:]).any()) for mask in plain)
+    left = any(bool((~mask[:, :1] & mask[:, -1:]).any()) for mask in plain)
+    found += ["padding on the right"] * (padding_side != "left" and not right)
+    return found + ["padding on the left, where the tokenizer pads"] * (padding_side == "left" and not left)

@@ -19,7 +19,8 @@ def answer(port: Port, component: Component) -> dict[str, Any]:
     import torch
 
     cls, args, kwargs, concerns = _constructor(port, component)
-    module, built_on = None, ""
+    module: Any = None
+    built_on = ""
     for device in ("meta", "cpu"):
         try:
             with torch.device(device):

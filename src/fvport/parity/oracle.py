@@ -112,8 +112,8 @@ def prepare(port: Port, names: list[str], *, device: str = "auto", seed: int = S
         for name in places:
             folder, out = official_folder(port, port.component(name)), Path(scratch) / name
             out.mkdir()
-            one = {"what": "component", "component": name, "folder": str(folder), "config": _config(folder)}
-            one |= {"contract": _has_contract(port.component(name))}
+            one: dict[str, Any] = {"what": "component", "component": name, "folder": str(folder)}
+            one |= {"config": _config(folder), "contract": _has_contract(port.component(name))}
             jobs.append({**one, "seed": seed, "device": device, "out": str(out.resolve())})
         with contextlib.suppress(FvportError):
             _run(port, {"what": "components", "jobs": jobs}, Path(scratch), ", ".join(places))
