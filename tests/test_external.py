@@ -13,7 +13,7 @@ import weights_support as ws
 
 from fvport import spec
 from fvport.checks import Options, keys
-from fvport.errors import FvportError, UsageError
+from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.models import native
 from fvport.weights import convert, prep
 
@@ -124,6 +124,8 @@ def test_a_root_field_is_resolved_to_a_folder_of_the_release(tmp_path: Path, sid
     sides.arch = {"gemma_model_path": str(port.load_tree / "gemma")}
     assert checked(port)["text_encoder: external"][0] == "pass"
     assert json.loads((port.load_tree / "model_index.json").read_text())["gemma_model_path"] == "gemma"
+    lock = json.loads((port.folder / "port.lock.json").read_text())["components"]["text_encoder"]["files"]
+    assert "gemma/model.safetensors" in {file["name"] for file in lock}
 
 
 ELSEWHERE = {
@@ -163,6 +165,14 @@ def test_external_parameters_in_the_owned_state_are_red(tmp_path: Path, sides: B
     found = checked(port)
     assert found["text_encoder: missing"][0] == "fail"
     assert "3 tensors of the external model" in found["text_encoder: external: owned state"][1]
+
+
+def test_another_external_model_than_the_locked_one_is_refused(tmp_path: Path, sides: Both) -> None:
+    """Its bytes decide the conditioning as much as the connector's do."""
+    port = make(tmp_path, WRAPPER.replace('"text_encoder/gemma"', '"model_index:gemma_model_path"'), field="gemma")
+    ws.save(port.official_weights / "gemma/model.safetensors", {name: 2 * array for name, array in OUTSIDE.items()})
+    with pytest.raises(BlockedError, match="gemma/model.safetensors"):
+        prep.verify(port, ("text_encoder",))
 
 
 def test_a_connector_key_that_is_lost_is_red(tmp_path: Path, sides: Both) -> None:

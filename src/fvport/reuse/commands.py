@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +139,11 @@ def prove(port: Port, name: str, native: str = "", device: str = "auto") -> Proo
         raise UsageError(what, todo=f"Give one: fvport reuse {name} --native MODULE:CLASS (fvport reuse {name} --find)")
     if not component.has_weights:
         raise UsageError(f"a {component.kind} has no parameters; the config check compares it", where=name)
-    theirs, ours = official_facts(port, component), native_facts(port, component, wanted, device)
-    facts = assembled(port, component, theirs, ours, wanted, device)
+    from fvport.models import warm
+
+    with warm.session():  # FastVideo is imported once for all questions
+        theirs, ours = official_facts(port, component), native_facts(port, component, wanted, device)
+        facts = assembled(port, component, theirs, ours, wanted, device)
     result = Proof(name, component.official, wanted, proof.prove(facts), ev.digests(port, inputs(component)))
     _write(port, result)
     return result
@@ -233,30 +236,40 @@ def official_facts(port: Port, component: Component) -> Json:
         "import_roots": [str(root) for root in oracle.roots(port)],
         "name": component.name,
     }
-    return _child(job, [oracle._python(port), "-I", official_modules.__file__], None, f"official {component.name}")
+    command = [oracle._python(port), "-I", official_modules.__file__]
+
+    def run(file: Path, out: Path, log: Path) -> None:
+        with log.open("wb") as stream:
+            words = [*command, str(file), str(out)]
+            subprocess.run(words, check=False, stdout=stream, stderr=stream, timeout=LIMIT)
+
+    return _answer(job, run, f"official {component.name}")
 
 
 def native_facts(port: Port, component: Component, wanted: str, device: str) -> Json:
     """`models.native_reuse` in a child that imports the port's FastVideo."""
     from fvport import fastvideo_api
+    from fvport.models import warm
 
     chosen = fastvideo_api.resolve_device(device)
     job = {"port": str(port.file), "component": component.name, "native": wanted, "device": chosen}
     env = fastvideo_api.child_environment(port.root, chosen, backend=port.fastvideo.attention_backend)
-    command = [sys.executable, "-m", "fvport.models.native_reuse"]
-    return _child(job, command, env | {"HF_HUB_OFFLINE": "1"}, f"native {wanted}")
+
+    def run(file: Path, out: Path, log: Path) -> None:
+        warm.run(port, "fvport.models.native_reuse", [str(file), str(out)], env=env, log=log, timeout=LIMIT)
+
+    return _answer(job, run, f"native {wanted}")
 
 
-def _child(job: Json, command: list[str], env: dict[str, str] | None, name: str) -> Json:
+def _answer(job: Json, run: Callable[[Path, Path, Path], None], name: str) -> Json:
+    """What a child says to a job; FvportError, with the end of its log, where it says nothing or that it failed."""
     from fvport.models.forked import tail
 
     with tempfile.TemporaryDirectory(prefix="fvport-reuse-") as folder:
         file, out, log = Path(folder, "job.json"), Path(folder, "out.json"), Path(folder, "log")
         file.write_text(json.dumps(job), encoding="utf-8")
         try:
-            with log.open("wb") as stream:
-                words = [*command, str(file), str(out)]
-                subprocess.run(words, check=False, env=env, stdout=stream, stderr=stream, timeout=LIMIT)
+            run(file, out, log)
         except subprocess.TimeoutExpired:
             raise FvportError(f"no answer within {LIMIT} s{tail(log)}", where=name) from None
         try:

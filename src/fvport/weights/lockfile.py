@@ -18,7 +18,7 @@ from typing import Any
 from fvport import evidence as ev
 from fvport.errors import BlockedError
 from fvport.spec import Component, Port
-from fvport.weights import manifest, show, sides
+from fvport.weights import external, manifest, show, sides
 
 SCHEMA = 1
 PIECE = 1 << 24
@@ -114,6 +114,9 @@ def files_of(port: Port, component: Component) -> list[tuple[str, Path]]:
         else:
             what = f'"{name}" of {component.name} is not in the release'
             raise BlockedError(what, where=str(place), todo="Fetch the whole release, or correct port.toml")
+    if component.hybrid:  # the other library's model decides as much as the connector
+        base = port.official_weights
+        found |= {file.relative_to(base).as_posix(): file for file in tree(external.folder(base, component))}
     return sorted(found.items())
 
 
