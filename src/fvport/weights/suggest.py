@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fvport.weights import show, suggest_joins, suggest_match, suggest_rules
+from fvport.weights import show, suggest_declared, suggest_joins, suggest_match, suggest_rules
 from fvport.weights.mapping import Rule, Rules
 from fvport.weights.suggest_match import State
 from fvport.weights.suggest_rules import Draft, Place, Table
@@ -62,7 +62,18 @@ class Suggestion:
             "ambiguous": len(self.ambiguous),
             "unplaced": self.unplaced,
             "missing": self.missing,
+            **({"conversion": self.conversion()} if self.converts else {}),
         }
+
+    @property
+    def converts(self) -> bool:
+        """Some rule needs what only a conversion can do."""
+        return any(rule.operations for rule in self.rules.rules)
+
+    def conversion(self) -> dict[str, Any]:
+        """The rules as a component of a conversion script declares them."""
+        names = [] if self.passthrough else [p.before for p in self.proposals if p.before]
+        return suggest_declared.entry(self.rules, names)
 
     def text(self) -> str:
         rows: list[tuple[str, ...]] = [("", "rule", "keys", "example", "becomes", "shape")]
@@ -82,12 +93,13 @@ class Suggestion:
 
     def declaration(self) -> str:
         """The rules as one writes them down, a guess with a comment."""
+        if self.converts:
+            return suggest_declared.text(self.conversion(), len(self.ambiguous))
         guesses = {proposal.rule for proposal in self.ambiguous}
         lines = ["param_names_mapping = {"]
         for rule in self.rules.rules:
             target = f'r"{rule.target}"' if rule.index is None else f'(r"{rule.target}", {rule.index}, {rule.count})'
-            done = f"  # {', '.join(map(str, rule.operations))}: for a conversion" if rule.operations else ""
-            lines.append(f'    r"{rule.pattern}": {target},{done}{"  # ? a guess" if rule.text in guesses else ""}')
+            lines.append(f'    r"{rule.pattern}": {target},{"  # ? a guess" if rule.text in guesses else ""}')
         lines.append("}")
         if self.passthrough:
             lines.append("passthrough = [" + ", ".join(f"'{pattern}'" for pattern in self.passthrough) + "]")
