@@ -190,21 +190,40 @@ def _last(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join(lines[-3:])[:600] if lines else "it said nothing"
 
 
+def done_before(file: str) -> list[dict[str, Any]]:
+    """Rows of an earlier run that was ended, from its log (a JSON document a line); [] without one."""
+    path = Path(file)
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
 def zero_edit(scratch: Path, quick: bool) -> Case:
-    """The bench: every subject once (the result is a share, not a time). FVPORT_ZERO_EDIT names some of them."""
+    """The bench: every subject once (the result is a share, not a time). FVPORT_ZERO_EDIT names some of them.
+
+    FVPORT_ZERO_EDIT_LOG names a file to which each row is added at once; what it holds already is not run again, so a
+    run that was ended goes on. A log is of one state of the code: give another a file of its own.
+    """
     subjects = [subject for part in PARTS.values() for subject in part()]
     wanted = [name for name in os.environ.get("FVPORT_ZERO_EDIT", "").split(",") if name] or (QUICK if quick else [])
     subjects = [s for s in subjects if not wanted or s.name in wanted]
-    rows: list[dict[str, Any]] = []
+    log = os.environ.get("FVPORT_ZERO_EDIT_LOG", "")
+    rows = done_before(log) if log else []
+    known = {row["name"] for row in rows}
+    subjects = [s for s in subjects if s.name not in known]
+    clocks: list[float] = []
 
     def ours() -> Run:
         clock = time.perf_counter()
-        for number, batch in enumerate([] if rows else batches(subjects)):
-            rows.extend(gate(batch, scratch / f"release_{number}"))
-            for row in rows[-len(batch) :]:
+        for number, batch in enumerate([] if clocks else batches(subjects)):
+            fresh = gate(batch, scratch / f"release_{number}")
+            rows.extend(fresh)
+            for row in fresh:
                 said = "ok" if row["ok"] else row["reason"]
                 print(f"zero_edit: {row['name']}: {said}", file=sys.stderr, flush=True)
-        return Run(time.perf_counter() - clock, 0.0, 0, "")
+            if log:
+                with open(log, "a", encoding="utf-8") as stream:
+                    stream.writelines(json.dumps(row) + "\n" for row in fresh)
+        clocks.append(time.perf_counter() - clock)
+        return Run(clocks[-1], 0.0, 0, "")
 
     return Case({"ours": ours}, lambda runs: summary(rows))
 

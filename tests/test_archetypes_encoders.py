@@ -179,6 +179,28 @@ def test_bench_reads_red_blocked_and_silent_records() -> None:
     assert zero_edit.summary([{"name": "n", "official": "o", "ok": False, "reason": "r"}])["failures"] == {"n": "r"}
 
 
+def test_bench_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the log holds is not run again and counts; what is new is added to it at once."""
+    ran: list[str] = []
+
+    def gate(batch: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+        ran.extend(subject.name for subject in batch.values())
+        return [{"name": s.name, "official": s.official, "ok": s.name != "b", "reason": ""} for s in batch.values()]
+
+    subjects = [zero_edit.Subject(name, f"lib:{name}", "text_encoder", lambda folder: []) for name in "abcde"]
+    monkeypatch.setattr(zero_edit, "gate", gate)
+    monkeypatch.setattr(zero_edit, "PARTS", {"some": lambda: subjects})
+    monkeypatch.setenv("FVPORT_ZERO_EDIT_LOG", str(tmp_path / "rows.jsonl"))
+    monkeypatch.setenv("FVPORT_ZERO_EDIT", "a,b")
+    zero_edit.zero_edit(tmp_path, False).commands["ours"]()
+    monkeypatch.setenv("FVPORT_ZERO_EDIT", "")
+    case = zero_edit.zero_edit(tmp_path, False)
+    case.commands["ours"]()
+    assert ran == ["a", "b", "c", "d", "e"]
+    found = case.detail({})
+    assert (found["cases"], found["green"], list(found["failures"])) == (5, 4, ["b"])
+
+
 # --- measured ---------------------------------------------------------------------------------------------------------
 
 
