@@ -60,7 +60,7 @@ def measure(cls: str, folder: Path) -> dict[str, Any]:
 
 
 def parity(cls: str, official: Any, c: Any, config: Any, folder: Path) -> dict[str, Any]:
-    """`{"left", "cases": [[difference, floor]]}`: the skeleton with its decisions filled in, beside the official class."""
+    """`{"left", "cases": [[difference, floor]]}`: the skeleton, its decisions filled in, beside the official."""
     import copy
 
     import archetypes_support as support

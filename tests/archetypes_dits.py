@@ -130,6 +130,67 @@ def _seen(this: Made, change: list[str]) -> float:
     return max(difference / max(floor, 1e-7) for outputs in cases.values() for difference, floor in outputs.values())
 
 
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "shifted": {"shift": 3.0, "num_train_timesteps": 500},
+    "dynamic": {"use_dynamic_shifting": True},
+    "dynamic_linear": {"use_dynamic_shifting": True, "time_shift_type": "linear", "shift_terminal": 0.02},
+    "terminal": {"shift_terminal": 0.1, "shift": 2.0},
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True, "shift": 5.0},
+    "beta": {"use_beta_sigmas": True},
+    "inverted": {"invert_sigmas": True},
+    "stochastic": {"stochastic_sampling": True, "shift": 3.0},
+}
+
+
+def schedules(folder: Path) -> dict[str, list[str]]:
+    """{variant: what differs at all} of the native flow-match scheduler; nothing may, for the sums are the same."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    p, c = support.context("flow_match_scheduler", "diffusers:FlowMatchEulerDiscreteScheduler", {})
+    source = support.text("flow_match_scheduler", "native.py.jinja", p, c)
+    cls = getattr(support.module(c.native_module, source, folder), c.native_class)
+    return {
+        name: _schedule(FlowMatchEulerDiscreteScheduler(**given), cls(**given), "use_dynamic_shifting" in given)
+        for name, given in SCHEDULES.items()
+    }
+
+
+def _schedule(official: Any, native: Any, dynamic: bool) -> list[str]:
+    import torch
+
+    def seeded(number: int) -> Any:
+        return torch.Generator().manual_seed(number)
+
+    sides, more, wrong = (official, native), {"mu": 0.6} if dynamic else {}, []
+    tables: list[dict[str, Any]] = [{"num_inference_steps": steps} for steps in (2, 7, 50)]
+    tables += [{"sigmas": [1.0, 0.7, 0.2]}, {"sigmas": [1.0, 0.7, 0.2], "timesteps": [900.0, 500.0, 100.0]}]
+    for table in tables:
+        for side in sides:
+            side.set_timesteps(**table, **more)
+        wrong += [f"{key} {table}" for key in ("sigmas", "timesteps") if not _same([getattr(s, key) for s in sides])]
+        samples = [torch.randn(2, 3, 4, generator=seeded(0))] * 2
+        for number, step in enumerate(official.timesteps):
+            output = torch.randn(2, 3, 4, generator=seeded(number + 1))
+            pairs = zip(sides, samples, strict=True)
+            samples = [s.step(output, step, x, generator=seeded(9), return_dict=False)[0] for s, x in pairs]
+        wrong += [f"steps {table}"] * (not _same(samples)) + ["index"] * (official.step_index != native.step_index)
+    for side in sides:
+        side.set_timesteps(5, **more)
+    x, noise = torch.randn(2, 3, 4, generator=seeded(3)), torch.randn(2, 3, 4, generator=seeded(4))
+    wrong += ["noise"] * (not _same([s.scale_noise(x, s.timesteps[[1, 3]], noise) for s in sides]))
+    tokens = {"per_token_timesteps": torch.rand(2, 3, generator=seeded(5)) * 900, "return_dict": False}
+    apart = [s.step(noise, s.timesteps[0], x, generator=seeded(9), **tokens)[0] for s in sides]
+    return wrong + ["a timestep a token"] * (not _same(apart))
+
+
+def _same(pair: list[Any]) -> bool:
+    import torch
+
+    return torch.equal(pair[0], pair[1])
+
+
 SPLIT = ("sd35", "flux")  # their sequence split over two processes
 
 
@@ -184,7 +245,8 @@ def main(out: Path, folder: Path) -> None:
     shared = split(folder / "split")
     fastvideo_api.init_distributed()
     found = {name: measure(case, folder) for name, case in dit_cases.CASES.items()}
-    out.write_text(json.dumps({**found, "split": shared}), encoding="utf-8")
+    found |= {"split": shared, "schedules": schedules(folder)}
+    out.write_text(json.dumps(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,26 @@ def test_native_equals_official(measured: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("name", dits.SCHEDULES)
+def test_native_scheduler_equals_the_official_one(measured: dict[str, Any], name: str) -> None:
+    """Tables, steps, the index, noise that is added and a timestep a token: bit for bit, for each kind of schedule."""
+    assert measured["schedules"][name] == []
+
+
+def test_scheduler_source_is_clean() -> None:
+    """The native scheduler parses and is as the formatter leaves it; a class without a native source is only reused."""
+    from yapf.yapflib.yapf_api import FormatCode
+
+    style = "{" + ", ".join(f"{key}: {value}" for key, value in STYLE["yapf"].items()) + "}"
+    p, c = support.context("flow_match_scheduler", "diffusers:FlowMatchEulerDiscreteScheduler", {})
+    text = support.text("flow_match_scheduler", "native.py.jinja", p, c)
+    assert not FormatCode(text, style_config=style, print_diff=True)[0]
+    covering = library.covering("diffusers:UniPCMultistepScheduler", "scheduler")
+    assert covering
+    assert not covering.can_port
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", dits.SPLIT)
 def test_two_processes_equal_one(measured: dict[str, Any], name: str) -> None:
     """The sequence split over two gloo processes gives the official output too, also where it splits unevenly."""

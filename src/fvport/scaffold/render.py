@@ -46,7 +46,7 @@ NOT_ARCHITECTURE = (
 FILTERS = {"pyrepr": pyrepr, "tomlrepr": tomlrepr, "tomlkey": tomlkey, "oneline": oneline, "tuple": tuple}
 FILTERS["arch_fields"] = arch_fields
 FILTERS |= encoder_facts.FILTERS | model_facts.FILTERS
-FILTERS["skeleton"] = lambda c: skeleton.of(c)[0]
+FILTERS["skeleton"] = lambda c: skeleton.of(c)[0] if c.is_skeleton else None
 PARTS = Path(__file__).parent / "parts"
 
 
