@@ -15,8 +15,19 @@ from examples import demo as first
 from examples.raw_wan import demo as raw
 from examples.real_bert import demo as real
 from fvport.errors import BlockedError
+from fvport.weights import declaration
 
 ORDER = '[r"\\1.q.weight", r"\\1.k.weight", r"\\1.v.weight"]'
+
+
+@pytest.mark.parametrize("folder", [raw.HERE, real.HERE], ids=lambda folder: folder.name)
+def test_the_demos_declare_what_they_convert(folder):
+    """Each script is read as literals, names the pipeline, and is a declaration and a call."""
+    script = folder / f"{folder.name}_to_diffusers.py"
+    found = declaration.load(script)
+    assert found.pipeline == ("diffusers", "WanPipeline")
+    assert {"transformer", "text_encoder", "vae", "tokenizer"} <= set(found.parts)
+    assert "def " not in script.read_text("utf-8")
 
 
 def test_a_package_that_cannot_be_had_is_said(tmp_path, monkeypatch, capsys):
