@@ -101,7 +101,30 @@ JOINT = [
     _joint("flux", "FluxTransformer2DModel", _FLUX, guidance_embeds=True),
     _joint("flux_no_guidance", "FluxTransformer2DModel", _FLUX, out_channels=4, num_attention_heads=3),
 ]
-CASES = {case.name: case for case in [*VAES, *JOINT]}
+_WAN = {
+    "patch_size": [1, 2, 2],
+    "num_attention_heads": 2,
+    "attention_head_dim": 24,
+    "in_channels": 16,
+    "out_channels": 16,
+    "text_dim": 32,
+    "freq_dim": 32,
+    "ffn_dim": 64,
+    "num_layers": 2,
+    "rope_max_seq_len": 64,
+}
+
+
+def _wan(name: str, **config: Any) -> DitCase:
+    return DitCase(name, "cross_attention_dit", "WanTransformer3DModel", {**_WAN, **config})
+
+
+CROSS = [
+    _wan("wan_t2v"),
+    _wan("wan_i2v", in_channels=36, image_dim=20, added_kv_proj_dim=48),
+    _wan("wan_first_last_frame", in_channels=36, image_dim=20, added_kv_proj_dim=48, pos_embed_seq_len=34),
+]
+CASES = {case.name: case for case in [*VAES, *JOINT, *CROSS]}
 
 
 def make(case: DitCase, folder: Path, seed: int = 0) -> Path:

@@ -43,7 +43,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "axes exchanged": ("flux", "ids[:, axis]", "ids[:, -axis]"),
 }
 FEW = ("kl_attention_in_stages", "kl_old_names", "sd35", "flux")  # one or two an archetype: their sources are linted
-ELSEWHERE: tuple[str, ...] = ()  # archetypes that have cases in archetypes_matrix.py too
+ELSEWHERE: tuple[str, ...] = ("cross_attention_dit",)  # archetypes that have cases in archetypes_matrix.py too
 
 
 @dataclass
@@ -191,7 +191,7 @@ def _same(pair: list[Any]) -> bool:
     return torch.equal(pair[0], pair[1])
 
 
-SPLIT = ("sd35", "flux")  # their sequence split over two processes
+SPLIT = ("sd35", "flux", "wan_i2v")  # their sequence split over two processes
 
 
 def split(folder: Path) -> dict[str, Any]:
