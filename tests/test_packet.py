@@ -15,7 +15,7 @@ from fvport import evidence as ev
 from fvport.checks import parity
 from fvport.cli import app
 from fvport.errors import BlockedError, UsageError
-from fvport.models import prototype
+from fvport.models import official_prototype, prototype
 from fvport.report import handoff, official_files, packet
 from fvport.spec import Port
 
@@ -284,3 +284,45 @@ def test_prototype_differences() -> None:
     assert "2 x [4, 4]" in words[0]
     assert "1 x [8, 4]" in words[1]
     assert prototype.differences(official, official) == []
+
+
+class OddConfig:
+    """A library's configuration class: takes everything, knows two fields."""
+
+    def __init__(self, width: int = 4, depth: int = 1, **more: Any) -> None:
+        self.width, self.depth = width, depth
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> OddConfig:
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"width": self.width, "depth": self.depth}
+
+
+class OddModel:
+    config_class = OddConfig
+
+    def __init__(self, config: OddConfig) -> None:
+        self.config = config
+
+
+def test_config_with_unknown_keys() -> None:
+    """Keys of config.json that the official class does not know are told, and the exact arguments are used."""
+    config = {"width": 8, "depht": 3, "model_type": "odd", "_name_or_path": "x"}
+    make, arguments, unknown = official_prototype.maker(OddModel, config)
+    assert unknown == ["depht"]
+    assert arguments == {"width": 8, "depth": 1}
+    assert make().config.width == 8
+
+
+def test_official_table_names_ties() -> None:
+    """A tied tensor stands once, under its first name, with the other names beside it."""
+    import torch
+
+    model = torch.nn.Module()
+    model.shared, model.embed = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(2, 3, bias=False)
+    model.embed.weight = model.shared.weight
+    assert official_prototype.table(model) == {
+        "shared.weight": {"shape": [3, 2], "dtype": "float32", "tied": ["embed.weight"]}
+    }

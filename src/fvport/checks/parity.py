@@ -16,6 +16,7 @@ from fvport.parity.probe import MEASURES
 from fvport.spec import Component, Port
 
 TODO = "Look at, in this order: mapping, attention backend, scheduler/sigma/timestep, activation logging"
+WALKED = "The walk names the first stage that differs: tokenization, masks, states, positions, dtype, packing, layers"
 WALK = {  # stage that the walk names -> what to do
     "tokenization": "Correct tokenizer_kwargs of the arch config, the tokenizer's files, or padding_side of the config",
     "masks": "Correct how the native class or the test's call reads attention_mask",
@@ -241,7 +242,7 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
         if not worst["ok"] and (sentence := found.get("trace", {}).get("sentence")):
             reason += f". Trace of {found['trace']['case']}: {sentence}"
         metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
-        todo = "" if worst["ok"] else TODO
+        todo = "" if worst["ok"] else WALKED if component.bucket == "encoders" else TODO
         verdict = "pass" if worst["ok"] else "fail"
         named = f"{component.name}: {worst['case']}/{output}"
         items.append(
