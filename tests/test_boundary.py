@@ -428,5 +428,6 @@ def test_the_shipped_parity_tests_pass() -> None:
     assert files
     for file in files:
         text = re.sub(r"\{%.*?%\}\n?|\{#.*?#\}\n?", "", file.read_text(), flags=re.DOTALL)
+        text = re.sub(r"(?<=[\w)\]])\{\{.*?\}\}", "", text)  # a suffix that some models have
         text = re.sub(r"\{\{.*?\}\}", "x", text)
         assert list(_native_side.problems(ast.parse(text))) == [], file

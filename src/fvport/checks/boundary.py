@@ -11,6 +11,7 @@ from fvport import evidence as ev
 from fvport.checks import Options
 from fvport.checks import _classes as classes
 from fvport.checks import _conduct as conduct
+from fvport.checks import _hot_path as hot_path
 from fvport.checks import _imports as imports
 from fvport.checks import _native_side as native
 from fvport.checks import _sources as sources
@@ -32,6 +33,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     edited = [source.path for source in found.files if source.lines is not None]
     if edited:
         record.notes.append(f"FastVideo files that the port changes: {', '.join(edited)}")
+    record.notes += hot_path.notes(found)
     if not sources.in_git(port):
         record.notes.append(
             "no git tree here: the port's files were found by name, changes of FastVideo's are not seen"
