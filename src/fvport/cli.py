@@ -11,15 +11,16 @@ def __getattr__(name: str) -> Any:
     """`app`: the typer application with every verb on it, built when it is first asked for."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fvport.verbs import app, audit, gate, machine, media, models, port, reuse, weights  # noqa: F401
+    from fvport.verbs import app, audit, errors, gate, machine, media, models, port, reuse, upstream, weights  # noqa: F401
 
     return app
 
 
 def main() -> None:
     """Entry point: whatever goes wrong is one sentence on standard error and an exit code, never a traceback."""
-    from fvport import quick, trouble
+    from fvport import manners, quick, trouble
 
+    sys.argv[1:] = manners.taken(sys.argv[1:])
     with trouble.told(as_json="--json" in sys.argv[1:]):
         if not quick.answered(sys.argv[1:]):
             trouble.run(__getattr__("app"))
