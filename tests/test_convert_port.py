@@ -379,6 +379,31 @@ def test_a_swap_in_the_declaration_is_red_in_mapping(port, native, old, new, sai
         review.review(port, sign="alice")
 
 
+def test_what_no_native_class_loads_is_looked_at_too(port, native):
+    """A converted encoder that stays an external wrapper: its table is shown, and a swap in it is red."""
+    part = '"second": {"class": ["transformers", "M"], "prefix": "two.", "rules": [RULE]},\n    "scheduler"'
+    good = part.replace("RULE", r'[r"(.*)\.qkv", [r"\1.q", r"\1.k"], ["split", 0, 2]]')
+    held = raw(transformer()) | {"two.a.qkv": np.ones((4, 4), np.float32)}
+    save(port.official_weights / "model.safetensors", held)
+    external = '[components.second]\nkind = "text_encoder"\nmode = "external"\nofficial = "transformers:M"\n'
+    external += 'path = "x"\nreason = "y"\n'
+    port.file.write_text(port.file.read_text() + external)
+    declaration.script(port).write_text(SCRIPT.replace('"scheduler"', good, 1))
+    port = spec.load(port.root)
+    (port.folder / "port.lock.json").unlink()
+    prep.run(port)
+    converter.run(port)
+    sheet = review.review(port).sheets[-1]
+    assert (sheet.component, sheet.mode, sheet.signature) == ("second", "external", "not needed")
+    assert sheet.declared[0]["before"] == "two.a.qkv"
+    assert "official -> converted" in sheet.text()
+    assert "second: FV114" not in items(mapping.run(port, Options()))
+    text = declaration.script(port).read_text()
+    declaration.script(port).write_text(text.replace(r'[r"\1.q", r"\1.k"]', r'[r"\1.k", r"\1.q"]'))
+    converter.run(port)
+    assert "k, q, not q, k" in items(mapping.run(port, Options()))["second: FV114"].reason
+
+
 def test_a_swap_that_is_right_is_accepted_in_writing(port, native):
     """A release that really stores k first: the finding becomes a note with the reason."""
     redeclared(port, ORDER, r'r"\1.to_k.\2", r"\1.to_q.\2", r"\1.to_v.\2"')

@@ -12,7 +12,7 @@ from typing import Any
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
 from fvport.spec import Component, Port
-from fvport.weights import converter, sides, tree, verify
+from fvport.weights import converter, first_link, sides, tree, verify
 from fvport.weights.conversion import Conversion
 from fvport.weights.values import Fault
 
@@ -45,11 +45,22 @@ def declared_items(port: Port, record: Evidence, chosen: list[Component]) -> Non
         moved = sum(item.moves_bytes for item in made)
         metrics = {"tensors": len(made), "moved": moved, "computed": len(made) - moved}
         record.items.append(Item(name, "pass", "", metrics, component=component.name))
-    reasons: dict[str, list[str]] = {}
-    for key, reason in plan.skipped.items():
-        reasons.setdefault(reason, []).append(key)
+    reasons = first_link.left_out(plan)
+    if len(chosen) == len(sides.components(port)):
+        record.items += _others(port, plan)
     record.notes += [f"left out: {len(keys)} keys, such as {keys[0]}: {reason}" for reason, keys in reasons.items()]
     record.notes += plan.notes
+
+
+def _others(port: Port, plan: Conversion) -> list[Item]:
+    """A swap in the declaration of what no native class loads: `sides` says it of the rest."""
+    made = []
+    for name, _, link in first_link.others(port, plan):
+        accept = port.components[name].mapping.accept if name in port.components else {}
+        errors = [finding for finding in link.findings(accept) if finding.severity == "error"]
+        todo = f"See the table: fvport mapping review; correct the declaration, or accept it in [components.{name}]"
+        made += [Item(f"{name}: {f.code}", "fail", f.message, {"names": list(f.names)}, todo=todo) for f in errors]
+    return made
 
 
 def header_items(port: Port, record: Evidence, chosen: list[Component]) -> None:

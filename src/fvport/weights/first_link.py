@@ -42,13 +42,13 @@ class Link:
         where = f"conversion, after {prefixes}" if prefixes else "conversion"
         return lint.declared(self.case, where, accept)
 
-    @property
-    def left_out(self) -> dict[str, list[str]]:
-        """{reason: keys of the release that are in no converted tensor}, of all components."""
-        found: dict[str, list[str]] = {}
-        for key, reason in self.plan.skipped.items():
-            found.setdefault(reason, []).append(key)
-        return found
+
+def left_out(plan: Conversion) -> dict[str, list[str]]:
+    """{reason: keys of the release that are in no converted tensor}"""
+    found: dict[str, list[str]] = {}
+    for key, reason in plan.skipped.items():
+        found.setdefault(reason, []).append(key)
+    return found
 
 
 def of(port: Port, folder: str) -> Link | None:
@@ -63,3 +63,19 @@ def of(port: Port, folder: str) -> Link | None:
     plan = converter.plan_of(port)
     part = plan.declaration.parts.get(folder)
     return Link(plan, part) if part and folder in plan.placed else None
+
+
+def others(port: Port, plan: Conversion) -> list[tuple[str, str, Link]]:
+    """(name, mode, link) of what is converted and loaded by no native class: an external encoder, for one. Nobody
+    signs for these, and a swap in them is a swap all the same."""
+    from fvport.weights import sides
+
+    known = {sides.folder_of(component) for component in sides.components(port)}
+    named = {sides.folder_of(component): component for component in port.components.values()}
+    found = []
+    for folder in plan.placed:
+        if folder not in known:
+            component = named.get(folder)
+            name, mode = (component.name, component.mode) if component else (folder, "not declared")
+            found.append((name, mode, Link(plan, plan.declaration.parts[folder])))
+    return found

@@ -18,7 +18,7 @@ from typing import Any
 
 from fvport.errors import FvportError, UsageError
 from fvport.spec import Component, Port
-from fvport.weights import alike, convert, manifest, show, sides
+from fvport.weights import alike, convert, converter, first_link, manifest, show, sides
 from fvport.weights.case import Case
 from fvport.weights.lint import Finding
 from fvport.weights.sides import Side
@@ -47,8 +47,9 @@ class Sheet:
         lines = [f"{self.component} ({self.mode}): {said}, {self.digest}"]
         if self.declared:
             lines += ["official -> converted, as the conversion is declared", _table(self.declared)]
+        if self.declared and self.digest:
             lines += ["converted -> native"]
-        lines += [_table(self.rows)]
+        lines += [_table(self.rows)] if self.digest else []
         lines += [f"{f.severity:5} {f.code} {f.message}" for f in self.findings]
         return "\n".join(lines)
 
@@ -89,7 +90,11 @@ def review(port: Port, component: str | None = None, sign: str = "") -> Review:
     sides.prefetch(port, chosen, "rules", "meta")
     looked = [Side(port, item) for item in chosen]
     result = Review([sheet(side) for side in looked])
-    result.left_out = next((side.link.left_out for side in looked if side.link), {})
+    if port.official.needs_conversion:
+        plan = converter.plan_of(port)
+        result.left_out = first_link.left_out(plan)
+        more = first_link.others(port, plan) if not component else []
+        result.sheets += [_declared_sheet(port, *entry) for entry in more]
     if sign:
         mine = [side for side in looked if side.component.mode == "port"]
         _refuse(result)
@@ -128,6 +133,12 @@ def sheet(side: Side) -> Sheet:
     rows = [] if any(finding.code == "FV101" for finding in findings) else _rows(side.case)
     declared = _rows(side.link.case, side.link.keys) if side.link else []
     return Sheet(name, mode, digest, state, side.component.mapping.signed_by, rows, findings, declared)
+
+
+def _declared_sheet(port: Port, name: str, mode: str, link: first_link.Link) -> Sheet:
+    """Of a component that no native class loads: the first link alone, which nobody signs."""
+    accept = port.components[name].mapping.accept if name in port.components else {}
+    return Sheet(name, mode, "", "not needed", "", [], link.findings(accept), _rows(link.case, link.keys))
 
 
 def _rows(case: Case, keys: dict[str, str] | None = None) -> list[dict[str, Any]]:
