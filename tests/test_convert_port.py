@@ -379,6 +379,18 @@ def test_a_swap_in_the_declaration_is_red_in_mapping(port, native, old, new, sai
         review.review(port, sign="alice")
 
 
+def test_a_step_that_takes_more_than_it_means_is_red(port, native):
+    """A bare dot in a rename stands for any character: FV118 names the key, and the escaped one is sound."""
+    held = raw(transformer()) | {"dit.xattnx.weight": np.ones(2, np.float32)}
+    save(port.official_weights / "model.safetensors", held)
+    (port.folder / "port.lock.json").unlink()
+    prep.run(port)
+    redeclared(port, r'r"\.attn\.", ".attn1."', 'r".attn.", ".attn1."')
+    reason = items(mapping.run(port, Options()))["transformer: FV118"].reason
+    assert "xattnx.weight" in reason
+    assert "layers" not in reason
+
+
 def test_what_no_native_class_loads_is_looked_at_too(port, native):
     """A converted encoder that stays an external wrapper: its table is shown, and a swap in it is red."""
     part = '"second": {"class": ["transformers", "M"], "prefix": "two.", "rules": [RULE]},\n    "scheduler"'

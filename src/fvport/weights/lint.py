@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from fvport.errors import UsageError, did_you_mean
-from fvport.weights import alike, regexcost, swaps
+from fvport.weights import alike, regexcost, swaps, wild_dots
 from fvport.weights.case import NATIVE, Case, Finding, Shape, concerns, concerns_any
 from fvport.weights.mapping import Rule, Rules, produced
 from fvport.weights.operations import Tensor
@@ -340,24 +340,17 @@ def backtracks(case: Case) -> Iterator[Finding]:
 @_rule("FV118")
 def too_wide(case: Case) -> Iterator[Finding]:
     """A pattern must not take more than it means: a dot that is not escaped, a key whose target does not exist."""
+    wild = wild_dots.of(case)
     for position, rule in enumerate(case.rules.rules):
         taken = [item for item in case.taken(position) if not item.skipped]
-        if rule.form in ("rename", "whole"):
-            dots = [item.source for item in taken if _wild_dot(rule.pattern, case.called[item.source])]
-            if dots:
-                what = f"rule {rule.text}: a dot that is not escaped stands for another character of {listing(dots, 4)}"
-                yield _error("FV118", what, dots, rule)
+        if dots := wild.get(position, []):
+            what = f"rule {rule.text}: a dot that is not escaped stands for another character of {listing(dots, 4)}"
+            yield _error("FV118", what, dots, rule)
         native = case.native
         lost = [item.source for item in taken if native is not None and item.target not in native]
         if lost and len(lost) < len(taken):
             what = f"rule {rule.text} takes {listing(lost, 4)} as well, for which the native model has no place"
             yield _error("FV118", what, lost, rule)
-
-
-def _wild_dot(pattern: str, name: str) -> bool:
-    """The name only matches because a bare `.` is a wildcard; with all of them escaped it would not."""
-    escaped = re.sub(r"\\.|\[[^\]]*\]|\.(?![*+?{])", lambda m: r"\." if m[0] == "." else m[0], pattern)
-    return escaped != pattern and re.match(escaped, name) is None
 
 
 @_rule("FV119")
