@@ -52,6 +52,9 @@ class Toy(nn.Module):
         self.blocks = nn.ModuleList([Block(i) for i in range(4)])
         self.last = Block(4, 16)
         self.mixed = nn.ModuleList([nn.Linear(2, 3), nn.Dropout(0.1), nn.Linear(3, 2), nn.Linear(3, 2)])
+        self.edge = nn.Conv1d(2, 4, 3, padding=1, padding_mode="reflect")
+        self.old = nn.utils.weight_norm(nn.Conv1d(2, 4, 1))
+        self.heads = nn.MultiheadAttention(4, 2)
         self.path = nn.Sequential(nn.Linear(2, 2), nn.SiLU())
         self.register_buffer("kept", torch.zeros(2, 3))
         self.register_buffer("gone", torch.zeros(2), persistent=False)
@@ -93,6 +96,9 @@ def test_names_shapes_and_layers_are_the_official_ones(toy: Any) -> None:
     assert "self.number" not in text.split("class Block2")[0]  # it differs, so it is no value of the class
     assert "nn.LayerNorm((8,), eps=1e-05, elementwise_affine=True, bias=False)" in text
     assert "*(ReplicatedLinear(3, 2) for _ in range(2))" in text
+    assert 'nn.Conv1d(2, 4, kernel_size=(3,), stride=(1,), padding=(1,), padding_mode="reflect")' in text
+    assert "self.old = nn.utils.weight_norm(nn.Conv1d(" in text
+    assert "self.out_proj = ReplicatedLinear(4, 4)" in text
     assert "self.table = nn.Parameter(torch.empty(6, 8))" in text
 
 
@@ -102,8 +108,8 @@ def test_one_decision_a_forward_whatever_its_shapes(toy: Any) -> None:
     made, _ = skeleton.of(toy)
     assert made
     lines = [line for line in text.splitlines() if "FVPORT-DECIDE: " in line]
-    assert [re.search(r"forward of (\w+)", line)[1] for line in lines] == ["Odd", "Block", "Toy"]  # type: ignore[index]
-    assert len(made.decisions) == 3
+    assert [re.search(r"forward of (\w+)", line)[1] for line in lines] == ["Odd", "Block", "MultiheadAttention", "Toy"]  # type: ignore[index]
+    assert len(made.decisions) == 4
     assert "class Block2(Block):" in text
     assert text.count("Odd(3, 8, kernel_size") == text.count("Odd(3, 16, kernel_size") == 1
     assert all(boundary._PLACEHOLDER.search(line) and len(line) <= 120 for line in lines)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Json = dict[str, Any]
 CONTAINERS = ("ModuleList", "Sequential", "ModuleDict")
 LINEAR = "from fastvideo.layers.linear import ReplicatedLinear"
 NORMS = "from fastvideo.layers.layernorm import {}"
-DTYPES = ("dtype", "device")
+TORCH_NAMES = {"NonDynamicallyQuantizableLinear": "Linear"}  # torch keeps this one to itself
 
 
 def is_container(node: Json) -> bool:
@@ -24,9 +25,12 @@ def leaf(node: Json, plain: bool = False) -> tuple[str, str] | None:
     if node["children"]:
         return None
     if _is_torch(node):
-        if node["cls"] == "Linear" and not plain:
+        cls = TORCH_NAMES.get(node["cls"], node["cls"])
+        if "weight_g" in node["parameters"]:  # weight normalisation as torch had it first: a hook, no module
+            return f"nn.utils.weight_norm(nn.{cls}({_arguments(node, node['repr'])}))", ""
+        if cls == "Linear" and not plain:
             return _linear(node), LINEAR
-        return f"nn.{node['cls']}({_arguments(node, node['repr'])})", ""
+        return f"nn.{cls}({_arguments(node, node['repr'])})", ""
     if node["cls"] == "FP32LayerNorm" and node["base"] == "LayerNorm":
         return f"FP32LayerNorm({_arguments(node, node['base_repr'])})", NORMS.format("FP32LayerNorm")
     if node["cls"] == "RMSNorm" and node["home"].startswith("diffusers.") and set(node["parameters"]) <= {"weight"}:
@@ -37,7 +41,7 @@ def leaf(node: Json, plain: bool = False) -> tuple[str, str] | None:
 
 
 def _is_torch(node: Json) -> bool:
-    return node["home"].startswith("torch.nn")
+    return node["home"].startswith("torch.nn.modules")  # torch.nn.utils has modules of another making
 
 
 def _linear(node: Json) -> str:
@@ -58,7 +62,7 @@ def _arguments(node: Json, said: str) -> str:
         said = said.split(", bias=")[0]
         if "weight" in node["parameters"] and "bias" not in node["parameters"]:
             said += ", bias=False"
-    return said
+    return re.sub(r"padding_mode=(\w+)", r'padding_mode="\1"', said)  # torch leaves its quotes out
 
 
 def subclass_base(node: Json) -> tuple[str, str]:
