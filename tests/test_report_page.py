@@ -75,7 +75,7 @@ def test_a_components_worst_output_comes_first(port: Port) -> None:
     for item in items:
         item.component = "transformer"
     g.green(port, "parity", items=items)
-    text = sections.components(gate.decide(port))
+    text = sections.components(gate.decide(port), {})
     assert text.index("b/sample") < text.index("a/sample")
     assert "<details open>" in text
     assert "rel_l2 is off" in text
@@ -89,8 +89,9 @@ def test_a_check_that_never_ran_says_what_to_run(port: Port) -> None:
     for file in ev.folder(port).glob("*.json"):
         file.unlink()
     verdict = gate.decide(port)
-    for section in (sections.components, sections.mapping, sections.pipeline, sections.media):
-        assert "Run: <code>fvport check" in section(verdict)
+    for text in (sections.components(verdict, {}), sections.mapping(verdict), sections.pipeline(verdict)):
+        assert "Run: <code>fvport check" in text
+    assert "Run: <code>fvport check ssim" in sections.media(verdict)
 
 
 def test_what_a_record_says_is_text(port: Port) -> None:
@@ -169,6 +170,18 @@ def test_the_gate_shows_what_the_report_made_as_long_as_it_is_true(port: Port) -
     generated(port, "native", clip() * 0.5)
     report.write(port, gate.decide(port))
     assert "data:image" not in page.read_text()
+
+
+def test_the_last_trace_of_a_component_is_drawn(port: Port) -> None:
+    """As an image, so that nothing in the file is read as a part of the page."""
+    folder = port.state / "trace" / "transformer"
+    folder.mkdir(parents=True)
+    (folder / "drift.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/><script>1</script>")
+    g.green(port, "parity", items=[ev.Item("transformer: a", "pass", component="transformer")])
+    report.write(port, gate.decide(port))
+    page = (port.state / "report" / "index.html").read_text()
+    assert "data:image/svg+xml;base64," in page
+    assert "<script" not in page
 
 
 # --- two runs ---------------------------------------------------------------------------------------------------------

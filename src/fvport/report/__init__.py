@@ -33,7 +33,7 @@ def write(
         folder / "gate.json": json.dumps(verdict.to_json(), indent=1, default=str) + "\n",
         folder / "gate.md": markup.markdown(verdict),
         folder / "gate.xml": markup.junit(verdict),
-        folder / "index.html": html.page(verdict, shown),
+        folder / "index.html": html.page(verdict, shown, pictures.drifts(port)),
     }
     if markdown:
         texts[markdown] = texts[folder / "gate.md"]

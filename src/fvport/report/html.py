@@ -18,11 +18,11 @@ ITEM = ("item", "verdict", "reason", "figures", "tolerance")
 FEW = 6  # notes that stand open
 
 
-def page(verdict: Verdict, pictures: str = "") -> str:
-    """A whole HTML document. `pictures`: official and native media side by side, as `pictures.fragment` made them."""
+def page(verdict: Verdict, pictures: str = "", drifts: dict[str, str] | None = None) -> str:
+    """A whole HTML document. `pictures`: what `pictures.make` made; `drifts`: the last trace of a component, as SVG."""
     parts = {
         "Each check": "\n".join(map(_details, verdict.rows)),
-        "Components": sections.components(verdict),
+        "Components": sections.components(verdict, drifts or {}),
         "Mapping": sections.mapping(verdict),
         "Pipeline": sections.pipeline(verdict),
         "Media": pictures + sections.media(verdict),

@@ -31,6 +31,7 @@ var(--line);border-top:4px solid var(--pass);border-radius:4px;padding:.25rem .5
 var(--soft)}.strip li.fail{border-top-color:var(--fail);outline:2px solid var(--fail);color:inherit}.strip li.blocked{
 border-top-color:var(--blocked);color:inherit}.strip li.after{opacity:.55}
 .media{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.6rem}.media figure{margin:0}
+.drift{margin:0}.drift img{max-width:100%}
 .media img{width:100%;display:block;border:1px solid var(--line);image-rendering:auto}figcaption{font-size:.85rem;
 color:var(--quiet)}.player{margin:.6rem 0 1.4rem}.player .controls{display:flex;gap:.6rem;align-items:center;
 margin:.4rem 0}.player input[type=range]{flex:1;accent-color:var(--one)}

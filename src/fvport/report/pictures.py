@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import os
+import time
 from collections.abc import Iterable
 from html import escape
 from itertools import zip_longest
@@ -55,6 +56,18 @@ def make(port: Port) -> str:
         os.replace(part, file)
         keeping.prune_files(file, "pictures")
     return text
+
+
+def drifts(port: Port) -> dict[str, str]:
+    """The drift over depth that the last `fvport trace` of each component drew, and when."""
+    found = {}
+    for name in port.components:
+        file = port.state / "trace" / name / "drift.svg"
+        if file.is_file() and not file.is_symlink():
+            when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(file.stat().st_mtime))
+            image = f'<img src="{_data("image/svg+xml", file.read_bytes())}" alt="drift over depth of {escape(name)}">'
+            found[name] = f'<figure class="drift">{image}<figcaption>traced {when} UTC</figcaption></figure>'
+    return found
 
 
 def _pairs(port: Port) -> list[tuple[Path, Path]]:

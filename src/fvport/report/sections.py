@@ -25,18 +25,18 @@ def record(verdict: Verdict, check: str) -> Evidence | None:
     return next((row.record for row in verdict.rows if row.check == check), None)
 
 
-def components(verdict: Verdict) -> str:
-    """Each component's comparisons against their budget, then what the comparison can see at all."""
+def components(verdict: Verdict, drifts: dict[str, str]) -> str:
+    """Each component's comparisons against their budget, what the comparison can see at all, and the last trace."""
     found = record(verdict, "parity")
     if found is None:
         return "<p>No component was compared yet. Run: <code>fvport check parity</code></p>"
     by_component: dict[str, list[Item]] = defaultdict(list)
     for item in found.items:
         by_component[item.component or "port"].append(item)
-    return "\n".join(_component(name, items) for name, items in by_component.items())
+    return "\n".join(_component(name, items, drifts.get(name, "")) for name, items in by_component.items())
 
 
-def _component(name: str, items: list[Item]) -> str:
+def _component(name: str, items: list[Item], drift: str) -> str:
     compared = [item for item in items if "budget_use" in item.metrics]
     others = [item for item in items if "budget_use" not in item.metrics]
     rows = []
@@ -53,7 +53,8 @@ def _component(name: str, items: list[Item]) -> str:
     opened = "" if verdict == "pass" else " open"
     head = f"<summary>{escape(name)} {badge(verdict)} <small>{_summary(compared, others, worst)}</small></summary>"
     figures_table = table(("output", "", "budget", "used", "relative L2, official's own", ""), rows) if rows else ""
-    return f"<details{opened}>{head}{figures_table}{_seen(others, name)}</details>"
+    traced = f"<h3>Drift over depth, from the last trace</h3>{drift}" if drift else ""
+    return f"<details{opened}>{head}{figures_table}{_seen(others, name)}{traced}</details>"
 
 
 def _summary(compared: list[Item], others: list[Item], worst: float) -> str:
