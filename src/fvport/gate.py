@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fvport import attestation, planfile
+from fvport import attestation, planfile, upgrade
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
@@ -350,6 +350,8 @@ def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetim
             risks.append(f"{name}: external wrapper: {c.reason}")
         risks += [f"{name}: official keys {key} are not loaded: {why}" for key, why in c.mapping.exclude.items()]
         risks += [f"{name}: config field {key} is ignored: {why}" for key, why in c.config_ignored.items()]
+    if older_pin := upgrade.behind(port.root):
+        risks.append(older_pin)
     if dirty:
         risks.append("the tree has changes that are not committed")
     older = sorted({row.check for row in rows if row.state == "current" and row.commit and row.commit != commit})

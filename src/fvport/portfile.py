@@ -40,6 +40,8 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - the gate's environment is 3.11 or later
     import tomli as tomllib
 
+SCHEMA = 1  # of port.toml; `upgrade.STEPS` leads here from the ones before
+
 
 def find_port_file(root: Path) -> Path:
     """The one port.toml under `root` (or a parent of it); `FVPORT_SLUG` chooses where several ports share a tree."""
@@ -108,8 +110,10 @@ class _Reader:
         for key in raw:
             if key not in known:
                 self.fail(key, f"unknown key.{did_you_mean(key, known)}")
-        if raw.get("schema") != 1:
-            self.fail("schema", f"must be 1, is {raw.get('schema')!r}")
+        if raw.get("schema") != SCHEMA:
+            older = isinstance(raw.get("schema", 0), int) and raw.get("schema", 0) < SCHEMA
+            todo = "run: fvport upgrade" if older else "install the fvport that the port's noxfile.py pins"
+            self.fail("schema", f"must be {SCHEMA}, is {raw.get('schema')!r} ({todo})")
         for key in ("port", "official", "components"):
             if key not in raw:
                 self.fail(key, "this section is missing")
@@ -120,7 +124,7 @@ class _Reader:
         return Port(
             root=self.file.parent.parent.parent.parent,
             file=self.file,
-            schema=1,
+            schema=SCHEMA,
             official=self.table("official", Official, raw["official"]),
             components={
                 name: self.table(f"components.{name}", Component, {"name": name, **table})

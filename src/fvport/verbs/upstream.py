@@ -25,3 +25,12 @@ def pr(
 
     made = upstream.make(load(port), onto=onto, push=push, draft=draft, check=check, also=tuple(also or ()))
     out(made.to_json(), as_json, made.text())
+
+
+@app.command()
+def upgrade(port: PortDir = HERE, as_json: Json = False) -> None:
+    """Bring port.toml to this version's schema, with a written change list: fvport upgrade --port build/tiny_wan"""
+    from fvport import upgrade as u
+
+    done = u.run(port)
+    out(done.to_json(), as_json, done.text())
