@@ -132,8 +132,9 @@ def _worded(a: Mapping[tuple[str, int], bool], b: Mapping[tuple[str, int], bool]
     if not a or not b:
         return 0.0
     left, right = [_entry(*item) for item in a.items()], [_entry(*item) for item in b.items()]
-    up = sum(max(_similar(x, y) for y in right) for x in left) / len(left)
-    down = sum(max(_similar(x, y) for x in left) for y in right) / len(right)
+    table = [[_similar(x, y) for y in right] for x in left]
+    up = sum(max(row) for row in table) / len(left)
+    down = sum(max(column) for column in zip(*table, strict=True)) / len(right)
     return 2 * up * down / (up + down) if up + down else 0.0
 
 
