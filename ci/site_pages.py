@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ci import site_diagrams, site_reference, site_rules
+from ci import errors_write, site_diagrams, site_reference, site_rules
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -59,7 +59,7 @@ def filled(text: str) -> str:
 
 def wanted() -> dict[Path, str]:
     """Every page that is made, whole or in part, as it should be."""
-    pages = {DOCS / name: text for name, text in whole().items()}
+    pages = {DOCS / name: text for name, text in whole().items()} | errors_write.pages(DOCS)
     for path in sorted(DOCS.rglob("*.md")):
         text = path.read_text(encoding="utf-8")
         if path not in pages and BLOCK.search(text):

@@ -170,10 +170,9 @@ def commands() -> str:
     """The command reference, from the command tree itself."""
     import typer.main
 
-    from fvport import verbs
-    from fvport.verbs import audit, gate, machine, media, models, port, reuse, weights  # noqa: F401
+    from fvport import cli
 
-    root: Any = typer.main.get_command(verbs.app)
+    root: Any = typer.main.get_command(cli.app)
     lines = [
         "# Commands",
         "",

@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from fvport import manners
+
 FIRST, EVERY = 5.0, 15.0  # seconds
 
 
@@ -24,7 +26,7 @@ def beat(name: str, *, quiet: bool = False) -> Iterator[None]:
             wait = EVERY
 
     thread = threading.Thread(target=say, daemon=True)
-    if not quiet:
+    if not (quiet or manners.quiet()):
         thread.start()
     try:
         yield

@@ -2,7 +2,7 @@
 """How a command line ends when something goes wrong: one sentence, one exit code, and one JSON document with --json.
 
 No exception that nobody foresaw may end with the exit code of a verdict: 1 says that a port is wrong, and only a check
-that compared something says that. FVPORT_DEBUG=1 shows the traceback.
+that compared something says that. --debug (FVPORT_DEBUG=1) shows the traceback.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from fvport import manners
 from fvport.errors import INTERNAL, USAGE, FvportError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as a shell says it
@@ -36,7 +37,8 @@ def told(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except FvportError as error:
-        _end(str(error), error.exit_code, as_json)
+        _debug(error)
+        _end(str(error), error.exit_code, as_json, error)
     except KeyboardInterrupt:
         code = TERMINATED if caught else INTERRUPTED
         _end(f"{'ended by SIGTERM' if caught else 'interrupted'}; nothing half-written was kept", code, as_json)
@@ -74,7 +76,7 @@ def _sentence(error: Exception) -> tuple[str, int]:
         return f"a file is not UTF-8 text ({error}), read {_place(error)}. Save it as UTF-8", USAGE
     from fvport.checks import mishap_words
 
-    hint = "Please report this; FVPORT_DEBUG=1 shows the whole traceback"
+    hint = "Please report this; --debug shows the whole traceback"
     return f"a fault of fvport itself: {mishap_words(error)}. {hint}", INTERNAL
 
 
@@ -88,11 +90,24 @@ def _debug(error: Exception) -> None:
         traceback.print_exception(error)
 
 
-def _end(said: str, code: int, as_json: bool) -> None:
+def _end(said: str, code: int, as_json: bool, error: FvportError | None = None) -> None:
+    entry = _entry(error) if error else None
     if as_json:
-        print(json.dumps({"error": said, "exit_code": code}), flush=True)
-    print(f"fvport: {said}", file=sys.stderr, flush=True)
+        about = {"id": entry.id, "page": entry.to_json()["page"]} if entry else {}
+        print(json.dumps({"error": said, "exit_code": code, **about}), flush=True)
+    print(f"fvport: {said}{f' [{entry.id}]' if entry else ''}", file=sys.stderr, flush=True)
+    if entry and manners.verbose():
+        print(entry.text(), file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _entry(error: FvportError) -> Any:
+    """The catalogue's entry, or None: a sentence that has none is still said."""
+    from fvport import errors_catalogue
+
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return errors_catalogue.find(error)
+    return None
 
 
 def _silence() -> None:

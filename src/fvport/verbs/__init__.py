@@ -38,7 +38,12 @@ def load(folder: Path) -> Any:
 
 
 @app.callback(invoke_without_command=True)
-def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No signs of life from long work (anywhere).")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="An error's cause, remedy and page (anywhere).")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="The traceback of an error (anywhere).")] = False,
+) -> None:
     if version:
         print(f"fvport {__version__}")
         raise typer.Exit

@@ -8,13 +8,17 @@ from typing import Annotated
 
 import typer
 
-from fvport.verbs import HERE, Json, PortDir, app, load, out
+from fvport.verbs import HERE, Json, PortDir, app, complete, load, out
 
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="mapping, keys, config, conversion, parity, smoke, pipeline ...")],
-    components: Annotated[list[str] | None, typer.Argument(help="Only these components.")] = None,
+    name: Annotated[
+        str, typer.Argument(help="mapping, keys, config, conversion, parity, smoke ...", autocompletion=complete.checks)
+    ],
+    components: Annotated[
+        list[str] | None, typer.Argument(help="Only these components.", autocompletion=complete.components)
+    ] = None,
     port: PortDir = HERE,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="ssim: write draft references.")] = False,

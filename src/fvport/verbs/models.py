@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
-from fvport.verbs import HERE, Json, PortDir, app, load, out
+from fvport.verbs import HERE, Json, PortDir, app, complete, load, out
 
 
 @app.command()
 def trace(
-    component: Annotated[str, typer.Argument(help="The component, as port.toml names it.")],
+    component: Annotated[
+        str, typer.Argument(help="The component, as port.toml names it.", autocompletion=complete.components)
+    ],
     case: Annotated[str, typer.Option(help="Case of oracle.py (default: the first that differs).")] = "",
     native: Annotated[
         Path | None, typer.Option("--from", help="An activation trace (JSONL) that FastVideo wrote.")
@@ -39,7 +41,9 @@ def trace(
 
 @app.command()
 def strength(
-    components: Annotated[list[str] | None, typer.Argument(help="Only these components.")] = None,
+    components: Annotated[
+        list[str] | None, typer.Argument(help="Only these components.", autocompletion=complete.components)
+    ] = None,
     fault: Annotated[list[str] | None, typer.Option(help="Only this fault of the catalogue (more than once).")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again although nothing changed.")] = False,
     port: PortDir = HERE,
