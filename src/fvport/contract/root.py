@@ -232,7 +232,7 @@ def behave(model: Any, given: dict[str, Any], answer: Any) -> dict[str, Any]:
                 other = main_field(model(**new))
         except Exception as error:  # noqa: BLE001 - refusing is an answer
             return f"refused: {type(error).__name__}"
-        return _apart(other, base[rows], None if real is None or base.dim() < 3 else real[rows])
+        return _apart(other, base[rows], None if real is None or base.dim() < 3 else _scaled(real, base.shape[1])[rows])
 
     if real is not None and not bool(real.all()):
         changed = _under_mask(given, name, real)
@@ -273,6 +273,16 @@ def _under_mask(given: dict[str, Any], mask_name: str, real: Any) -> dict[str, A
         other[~real] = pool[torch.arange(count, device=pool.device) % len(pool)]
         changed[name] = other
     return changed
+
+
+def _scaled(real: Any, length: int) -> Any:
+    """A mask over samples as one over fewer frames: those that lie well within the valid samples of their row."""
+    import torch
+
+    if real.shape[1] <= length:
+        return real
+    ends = (real.sum(1) * length // real.shape[1] - 2).clamp(min=1)
+    return torch.arange(length, device=real.device)[None] < ends[:, None]
 
 
 def _apart(a: Any, b: Any, real: Any) -> Any:
