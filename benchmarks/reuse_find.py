@@ -2,8 +2,8 @@
 """`reuse_find`: for how many of the official classes that FastVideo ports `fvport reuse --find` is right.
 
 Official classes and their native twins are the pairs of the parity census, which `find` does not see; it gets the tiny
-official class's names, shapes and config. Schedulers have no tensors, and a twin that cannot be imported is no port.
-The baseline is the native class whose name shares most words with the official one's.
+official class's names, shapes and config. Schedulers have no tensors, and a twin that FastVideo's registry does not
+know is no port. The baseline is the native class whose name shares most words with the official one's.
 """
 
 from __future__ import annotations
@@ -59,14 +59,15 @@ def reuse_find(scratch: Path, quick: bool) -> Case:
 
 def officials() -> dict[str, tuple[Any, list[str]]]:
     """{census case: (official names, shapes and config, its native twins)}: one entry an official class."""
+    from fvport.audit import inventory, run
     from fvport.audit import official as build
-    from fvport.audit import run
     from fvport.reuse import find
 
     found: dict[str, tuple[Any, list[str]]] = {}
     classes: dict[str, str] = {}
+    ported = inventory.classes()
     for case in run.cases():
-        if ".schedulers." in case.native or not _importable(case.native):
+        if ".schedulers." in case.native or case.native not in ported:
             continue
         if case.official in classes:
             natives = found[classes[case.official]][1]
@@ -79,14 +80,6 @@ def officials() -> dict[str, tuple[Any, list[str]]]:
         classes[case.official] = case.name
         found[case.name] = (find.Official(case.official, tensors, given), [case.native])
     return found
-
-
-def _importable(native: str) -> bool:
-    """Whether the module is in the installed FastVideo; nothing is imported."""
-    from fvport.audit import inventory
-
-    base = inventory.root().parent.parent / native.partition(":")[0].replace(".", "/")
-    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
 
 
 def structures(source: Any, wanted: dict[str, tuple[Any, list[str]]]) -> tuple[Json, Json]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ Json = dict[str, Any]
 NEAREST = 5  # classes that are built again on the official config
 LIMIT = 1800.0  # seconds for one child
 UNFIT = 0.25  # below this score nothing is alike
+UNCONFIRMED = 0.9  # what a likeness counts that shapes on the official config do not confirm
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ def ranking(official: Official, defaults: Json, built: Json) -> Ranking:
         again = built.get(name, {})
         on_config = _has(again, "on")
         if on_config:
-            found.append(Candidate(name, _likeness(official, again, "on", True), True))
+            found.append(Candidate(name, _confirmed(official, again), True))
         elif _has(answer, ""):
-            found.append(Candidate(name, _likeness(official, answer, "", False), False))
+            found.append(Candidate(name, _unconfirmed(_likeness(official, answer, "", False)), False))
         elif "error" in (again.get("on") or answer[""]):
             unbuilt[name] = (again.get("on") or answer[""])["error"]
         else:
@@ -114,6 +115,18 @@ def ranking(official: Official, defaults: Json, built: Json) -> Ranking:
     if len(found) > 1 and round(found[0].likeness.score - found[1].likeness.score, 6) == 0:
         found[0] = Candidate(found[0].native, found[0].likeness, found[0].on_config, tied=True)
     return Ranking(official.name, found, unbuilt)
+
+
+def _confirmed(official: Official, answer: Json) -> Likeness:
+    """With shapes; where those say little (the class reads its config by other names), without them if that is more."""
+    whole = _likeness(official, answer, "on", True)
+    if whole.score >= UNCONFIRMED:
+        return whole
+    return max(whole, _unconfirmed(_likeness(official, answer, "on", False)), key=lambda likeness: likeness.score)
+
+
+def _unconfirmed(likeness: Likeness) -> Likeness:
+    return replace(likeness, score=UNCONFIRMED * likeness.score)
 
 
 def _once(found: list[Candidate]) -> list[Candidate]:
