@@ -3,30 +3,38 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fvport.verbs import HERE, Json, PortDir, app, load, out
+from fvport.verbs import HERE, Json, PortDir, app, complete, load, out
 
 
 @app.command()
 def new(
-    answers: Annotated[list[str] | None, typer.Argument(help="key=value, as in cookiecutter.json")] = None,
+    answers: Annotated[
+        list[str] | None, typer.Argument(help="key=value, as in cookiecutter.json", autocompletion=complete.answers)
+    ] = None,
     output_dir: Annotated[Path, typer.Option(help="Where the port's folder is made.")] = HERE,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; defaults for what is not given.")] = False,
     list_keys: Annotated[bool, typer.Option("--list", help="List the keys with their defaults and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Bake a port: fvport new model_name="Tiny Wan" official_weights=build/official/tiny_wan"""
+    from fvport.scaffold import ask
     from fvport.scaffold import new as bake
 
     if list_keys:
         keys = bake.keys()
         out(keys, as_json, "\n".join(f"{key:20} {value}" for key, value in keys.items()))
         return
-    result = bake.bake(answers or [], output_dir=output_dir, no_input=no_input)
+    given = list(answers or [])
+    if ask.wanted(given, no_input, as_json):
+        given, no_input = ask.answers(output_dir), True
+    alone = no_input or as_json or not sys.stdin.isatty()  # without a terminal nobody is asked
+    result = bake.bake(given, output_dir=output_dir, no_input=alone)
     out(result.to_json(), as_json, result.text())
 
 
