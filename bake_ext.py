@@ -21,13 +21,23 @@ ROOT = Path(__file__).resolve().parent
 PACKAGE_PATH = ROOT / "src" if (ROOT / "src" / "fvport").is_dir() else ROOT.parent.parent
 
 
+def own_package() -> None:
+    """Import this template's package, also where an update has rendered another version in this process before."""
+    sys.modules.pop(__name__, None)  # the next version brings a door of its own
+    known = getattr(sys.modules.get("fvport"), "__file__", None)
+    if known and Path(known).resolve().parent != (PACKAGE_PATH / "fvport").resolve():
+        for name in [name for name in sys.modules if name.partition(".")[0] == "fvport"]:
+            del sys.modules[name]
+    if sys.path[:1] != [str(PACKAGE_PATH)]:
+        sys.path.insert(0, str(PACKAGE_PATH))
+
+
 class Bake(Extension):
     """Made anew for each jinja environment that cookiecutter builds (questions, files, hook)."""
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        if str(PACKAGE_PATH) not in sys.path:
-            sys.path.insert(0, str(PACKAGE_PATH))
+        own_package()
         from fvport.scaffold import bridge
 
         # FailedHookException is one that cookiecutter prints as a sentence

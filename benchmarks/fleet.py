@@ -93,7 +93,7 @@ def binds(fleet: Fleet, budget: float, read: float) -> str:
         f"What binds first: **{first}** ({shares} of what there is, at {fleet.gpu_seconds:.0f} s a check and with "
         f"{fleet.storage_gb_s:g} GB/s of shared storage, assumed). The GPUs are full at {budget:.0f} s a check; "
         f"weights that are kept on the nodes take the reading away. Checks whose inputs did not change do not run at "
-        f"all, so all figures are upper ends. Scheduling and verdicts are small beside them. GPU-hours times your price "
+        f"all, so all figures are upper ends. Scheduling and verdicts are small beside. GPU-hours times your price "
         f"is the bill."
     )
 
