@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.dont_write_bytecode = True  # a planted fault may be as long as what it replaces: no cached module may stand in
 sys.path.insert(0, str(Path(__file__).parent))
 import archetypes_encoders as encoders
 import archetypes_support as support
