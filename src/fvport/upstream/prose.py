@@ -51,11 +51,13 @@ def body(port: Port, verdict: Verdict, made: Made, proofs: Mapping[str, str]) ->
         "test results": _results(verdict, proofs),
         "environment": _environment(verdict),
     }
-    parts, done = [], set()
+    parts: list[str] = []
+    done: set[str] = set()
     for heading, text in _sections(_template(port, made.base)):
         key = heading.strip("# ").lower()
         if key in filled:
-            text, _ = f"{filled[key]}\n", done.add(key)
+            text = f"{filled[key]}\n"
+            done.add(key)
         elif key == "checklist":
             missing = [f"## {name.title()}\n\n{filled[name]}\n" for name in filled if name not in done]
             parts, done = parts + missing, done | set(filled)
