@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.dont_write_bytecode = True  # a planted fault may be as long as what it replaces: no cached module may stand in
 sys.path.insert(0, str(Path(__file__).parent))
 import archetypes_encoders as encoders
 import archetypes_support as support
@@ -91,6 +90,8 @@ def main(argv: list[str]) -> int:
     from benchmarks.encoder_cases import CASES
     from fvport import fastvideo_api
 
+    # A planted fault may be as long as what it replaces: no cached module may stand in for it.
+    sys.dont_write_bytecode = True
     fastvideo_api.boot(support.SITE, "cpu")
     names = argv[2:] or list(dict.fromkeys([*encoders.FEW, *(encoders.FAULTS[fault][0] for fault in STAGES)]))
     found = {}
