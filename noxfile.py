@@ -67,6 +67,12 @@ def site_pages(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def pythons(session: nox.Session) -> None:
+    """fvport without the gate's environment on Python 3.10 to 3.13: help, explain, a bake, status (-- 3.10 3.13)."""
+    session.run(PYTHON, "-m", "ci.pythons", *session.posargs, external=True)
+
+
+@nox.session(default=False)
 def bake_matrix(session: nox.Session) -> None:
     """Every bake that must work and every bake that must fail."""
     session.run(
