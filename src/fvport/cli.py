@@ -11,7 +11,7 @@ def __getattr__(name: str) -> Any:
     """`app`: the typer application with every verb on it, built when it is first asked for."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fvport.verbs import app, audit, errors, gate, machine, media, models, port, reuse, upstream, weights  # noqa: F401
+    from fvport.verbs import app, audit, errors, gate, machine, media, models, port, reuse, tiny, upstream, weights  # noqa: F401
 
     return app
 

@@ -266,7 +266,7 @@ class Port:
         """What port.toml declares and no check of this version looks at, in plain sentences."""
         found = [f'variant "{v.name}" is declared, and no check runs a variant yet' for v in self.variants]
         found += [
-            f"{name}: tiny is declared, and nothing shrinks a model yet"
+            f"{name}: tiny is declared: fvport tiny reads it, and no check runs on a twin yet"
             for name, c in self.components.items()
             if c.tiny
         ]
