@@ -27,6 +27,7 @@ WALK = {  # stage that the walk names -> what to do
     "layers": "Correct the module that the trace names; where its weights are wrong: fvport handoff COMPONENT",
 }
 USED = ("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer")
+USED += ("part", "external", "external_field", "path")
 
 
 def required(port: Port) -> list[Component]:
