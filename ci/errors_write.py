@@ -130,8 +130,8 @@ def page(entries: list[catalogue.Entry]) -> str:
     lines = [
         "# Errors",
         "",
-        "What goes wrong for a user is one sentence, an id and an exit code; `fvport explain E0001` prints the rest. This",
-        "page is made from the code: `{}` stands for what is filled in. A traceback is shown with `--debug` only.",
+        "What goes wrong for a user is one sentence, an id and an exit code; `fvport explain E0001` prints the rest.",
+        "This page is made from the code: `{}` stands for what is filled in. A traceback is shown with `--debug` only.",
         "",
         "Exit codes: 2 wrong use, 3 blocked (something lacks), 1 a finding, 4 a fault of fvport, 130 interrupted.",
     ]

@@ -135,7 +135,7 @@ def _number(value: Any) -> str:
 
 def html(census: dict[str, Any]) -> str:
     """A whole HTML document: sums, findings folded, one table."""
-    from fvport.report.html import STYLE
+    from fvport.report.parts import STYLE
 
     colours = {"equal": "pass", "differs": "fail", "blocked": "blocked"}
     counts = census["counts"]

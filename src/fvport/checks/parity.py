@@ -26,8 +26,10 @@ WALK = {  # stage that the walk names -> what to do
     "output packing": "Correct the fields that the native class fills, or the test's call",
     "layers": "Correct the module that the trace names; where its weights are wrong: fvport handoff COMPONENT",
 }
-USED = ("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer")
-USED += ("part", "external", "external_field", "path")
+USED = [
+    *("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer"),
+    *("part", "external", "external_field", "path"),
+]
 
 
 def required(port: Port) -> list[Component]:
@@ -140,7 +142,7 @@ def contract_items(
         if judged is None:
             continue
         notes += judged.notes
-        metrics = {"compared": judged.compared, "agreed": judged.walk.agreed, "stage": judged.walk.stage}
+        metrics: dict[str, Any] = {"compared": judged.compared, "agreed": judged.walk.agreed, "stage": judged.walk.stage}
         metrics |= {"points": [point.to_json() for point in judged.points]}
         metrics |= {"cause": _cause(found.get("trace") or {})}
         if judged.walk.stage:

@@ -39,7 +39,7 @@ class Writer:
     def prepare(self, node: Json) -> None:
         """Read the whole tree once: which attributes are the same in every module of a structure."""
         key = _structure(node)
-        before = self.common.get(key, node["attributes"])
+        before: Json = self.common[key] if key in self.common else node["attributes"]
         self.common[key] = {k: v for k, v in node["attributes"].items() if k in before and before[k] == v}
         for child in node["children"].values():
             self.prepare(child)
