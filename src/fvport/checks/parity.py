@@ -142,8 +142,8 @@ def contract_items(
         if judged is None:
             continue
         notes += judged.notes
-        metrics: dict[str, Any] = {"compared": judged.compared, "agreed": judged.walk.agreed, "stage": judged.walk.stage}
-        metrics |= {"points": [point.to_json() for point in judged.points]}
+        metrics: dict[str, Any] = {"compared": judged.compared, "agreed": judged.walk.agreed}
+        metrics |= {"stage": judged.walk.stage, "points": [point.to_json() for point in judged.points]}
         metrics |= {"cause": _cause(found.get("trace") or {})}
         if judged.walk.stage:
             reason, name = judged.walk.text(), f"{component.name}: walk"
