@@ -210,6 +210,26 @@ def test_a_whole_release_of_real_size_becomes_one_that_runs(tmp_path: Path) -> N
         write.run(source, out)
 
 
+def test_the_config_keeps_the_releases_spelling(tmp_path: Path) -> None:
+    """An older transformers' keys, unsaid defaults and keys that no class knows stay; values are the twin's."""
+    from transformers import Qwen2Model
+
+    folder, out = tmp_path / "text_encoder", tmp_path / "twin"
+    folder.mkdir()
+    config = {"architectures": ["Qwen2Model"], "model_type": "qwen2", "hidden_size": 3584, "num_hidden_layers": 28}
+    config |= {"num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944, "rope_theta": 500.0}
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16", "theirs": {"x": 1}}))
+    write.run(folder, out)
+    written = json.loads((out / "config.json").read_text())
+    assert written["rope_theta"] == 500.0
+    assert written["theirs"] == {"x": 1}
+    assert written["torch_dtype"] == "float32"
+    assert written.keys() <= config.keys() | {"torch_dtype", "theirs", "vocab_size", "layer_types"}
+    model = Qwen2Model.from_pretrained(str(out))
+    assert model.config.num_hidden_layers == 4
+    assert str(model.dtype) == "torch.float32"
+
+
 def test_a_limit_is_kept_or_nothing_is_written(tmp_path: Path) -> None:
     """Over the limit: the component, its count and what to do; and no folder."""
     folder = tmp_path / "transformer"

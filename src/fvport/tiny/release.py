@@ -30,6 +30,7 @@ class Part:
     config: dict[str, Any]
     tokens: int = 0  # ids that the tokenizer beside it may give; 0: none beside, -1: beside, and not readable
     processor: bool = False  # a preprocessor with a fixed picture size lies beside it
+    defaults: tuple[str, ...] = ()  # of a diffusers class: the keys that it knows
 
     @property
     def transformers(self) -> bool:
@@ -92,7 +93,7 @@ def _whole(source: Path, port: Port | None) -> Release:
             part.tokens = tokens(beside) if beside.is_dir() else 0
         if part.tokens == 0 and (source / "processor").is_dir():
             part.tokens = tokens(source / "processor")
-        part.processor = any("rocessor" in n or "extractor" in n for n in copied)
+        part.processor = any(word in n.lower() for n in copied for word in ("processor", "extractor"))
     if not parts:
         raise UsageError("model_index.json names no component with parameters", where=str(source))
     return Release(source, True, parts, tuple(copied))
@@ -122,7 +123,8 @@ def _part(name: str, folder: Path, entry: list[str] | None, declared: str) -> Pa
         return Part(name, folder, cls, full)
     known = inspect.signature(cls.__init__).parameters
     defaults = {k: p.default for k, p in known.items() if k != "self" and p.default is not p.empty}
-    return Part(name, folder, cls, defaults | {k: v for k, v in config.items() if not k.startswith("_")})
+    filled = defaults | {k: v for k, v in config.items() if not k.startswith("_")}
+    return Part(name, folder, cls, filled, defaults=tuple(k for k in known if k in filled))
 
 
 def _class(config: dict[str, Any], entry: list[str] | None, declared: str, where: str) -> Any:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from fvport import __version__
 from fvport.errors import FvportError, UsageError
+from fvport.tiny import configs, shrink, values
 from fvport.tiny import release as releases
-from fvport.tiny import shrink, values
 from fvport.tiny.shrink import Overrides, Twin
 
 if TYPE_CHECKING:
@@ -105,8 +105,7 @@ def _fill(folder: Path, release: releases.Release, made: Made) -> None:
         torch.manual_seed(made.seed)
         model = values.randomise(twin.part.build(twin.config).float(), name, made.seed)
         model.save_pretrained(str(place))
-        if missing := _lost_names(twin.part.folder, place):
-            twin.notes.append(missing)
+        twin.notes += [words for words in (configs.put(twin, place), _lost_names(twin.part.folder, place)) if words]
         beside = twin.part.folder / "generation_config.json"
         if beside.is_file():
             shutil.copyfile(beside, place / beside.name)
