@@ -37,6 +37,15 @@ def test_a_list_along_the_layers_keeps_every_kind() -> None:
     }
 
 
+def test_a_pooled_width_beside_embedded_numbers() -> None:
+    """SDXL's 2816 is 1280 and six times 256: the encoder's part follows the encoder."""
+    level = {"projection_class_embeddings_input_dim": 2816, "addition_time_embed_dim": 256, "num_attention_heads": 4}
+    facts = rules.Facts({1280: 40}, shared=frozenset({1280}))
+    assert rules.sizes(level, facts)[0]["projection_class_embeddings_input_dim"] == 40 + 6 * 256
+    assert not keys.is_width("projection_class_embeddings_input_dim", 2816)
+    assert "projection_class_embeddings_input_dim" not in rules.sizes(level, rules.Facts({}))[0]
+
+
 @pytest.mark.parametrize(("parts", "total", "step"), [((16, 56, 56), 24, 2), ([32] * 4, 24, 2), ([16, 24, 24], 8, 1)])
 def test_rotary_axes_add_up(parts: Any, total: int, step: int) -> None:
     """Their sum is the head's width, each a multiple of the step, equal ones equal."""
@@ -153,6 +162,21 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"COMPONENT\.KEY=VALUE"):
         overrides.collect(tmp_path, ["layers"], None)
     assert overrides.collect(tmp_path, ["vae.dims=[1,2]"], None) == {"vae": {"dims": [1, 2]}}
+
+
+def test_a_port_says_what_it_wants_otherwise(tmp_path: Path) -> None:
+    """`tiny` of port.toml by the release's folder, --set after it; about other components only in a whole release."""
+    from test_spec import GOOD, put
+
+    from fvport import spec
+
+    put(tmp_path, GOOD.replace('kind = "dit"', 'kind = "dit"\ntiny = { num_layers = 3, inside = { x = 1 } }'))
+    port = spec.load(tmp_path)
+    alone = overrides.collect(tmp_path / "transformer", ["transformer.num_layers=4"], port)
+    assert alone == {"transformer": {"num_layers": 4, "inside.x": 1}}
+    assert overrides.collect(tmp_path / "vae", [], port) == {}
+    (tmp_path / "model_index.json").write_text("{}")
+    assert overrides.collect(tmp_path, [], port) == {"transformer": {"num_layers": 3, "inside.x": 1}}
 
 
 def real_wan(folder: Path) -> Path:

@@ -21,14 +21,16 @@ PRIMARY = ("hidden_size", "d_model", "dim", "model_dim", "n_embd", "embed_dim", 
 INNER = re.compile(r"(intermediate_size|(^|_)ffn?_?\w*dim|^d_ff$|^ffn\w*|^mlp_dim|^mlp_hidden\w*|n_inner|ff_dim)$")
 TIME = re.compile(
     r"^(freq_dim|time_embed_dim|time_proj_dim|frequency_embedding_size|timestep_\w*(channels|dim)|adaln_lora_dim|"
-    r"time_cond_proj_dim|\w+_lora_rank|addition_time_embed_dim|ofs_embed_dim)$"
+    r"time_cond_proj_dim|\w+_lora_rank|ofs_embed_dim)$"
 )
 WIDTH = re.compile(r"(_dim|_dims|hidden_size|d_model|_feat_dim|projection_size|^dim$|^width$|^n_embd$|_embed)$")
 WIDTH_CHANNELS = re.compile(
     r"^(caption_channels|encoder_hidden_states_channels|crossattn_proj_in_channels|cross_attention_input_channels|"
-    r"global_states_input_dim|projection_class_embeddings_input_dim|context_channels|text_channels)$"
+    r"global_states_input_dim|context_channels|text_channels)$"
 )
-NO_WIDTH = re.compile(r"patch|head_dim|latent|^z_dim$|rope|axes|sample|vocab|^d_kv$|kv_channels|dim_mult|^in_|^out_dim")
+NO_WIDTH = re.compile(
+    r"class_embeddings|addition_|patch|head_dim|latent|^z_dim$|rope|axes|sample|vocab|^d_kv$|kv_channels|dim_mult|^in_|^out_dim"
+)
 CHANNEL_LIST = re.compile(
     r"^((\w+_)?block_out_channels|(\w+_)?channels_list|hidden_sizes|embed_dims|dims|conv_dim|num_channels)$"
 )

@@ -141,12 +141,24 @@ def _sizes_level(prefix: str, level: dict[str, Any], facts: Facts, variant: tupl
         dim = "cross_attention_head_dim" if suffix else keys.first(level, keys.HEAD_DIM)
         if keys.integer(level.get(name)) and (not suffix or keys.integer(level.get(dim))):
             _heads(level, facts, name, dim, (head, fewer), patch)
+    _concatenated(level, facts, patch)
     old, new = _hidden(level, level), _hidden(level, level | patch)
     for key, value in level.items():
         if keys.INNER.search(key) and keys.integer(value) and value >= 64 and old and new:
             size = max(8, 8 * round(value * new / old / 8)) + 8 * (extra - 1)
             patch[key] = size + 8 if size == new and value != old else size
     out.update({prefix + k: v for k, v in patch.items() if v != level.get(k)})
+
+
+def _concatenated(level: dict[str, Any], facts: Facts, patch: Patch) -> None:
+    """A pooled text width beside n embedded numbers (a U-Net's size conditions): that width shrinks, the rest stays."""
+    whole, each = level.get("projection_class_embeddings_input_dim"), level.get("addition_time_embed_dim")
+    if keys.integer(whole) and keys.integer(each):
+        for count in (6, 5, 4, 3, 2, 1):
+            text = whole - count * each  # type: ignore[operator]
+            if text in facts.shared and text in facts.widths:
+                patch["projection_class_embeddings_input_dim"] = facts.widths[text] + count * each  # type: ignore[operator]
+                return
 
 
 def _hidden(level: dict[str, Any], values: dict[str, Any]) -> int:

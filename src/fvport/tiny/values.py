@@ -13,6 +13,7 @@ import zlib
 from typing import Any
 
 QUIET = 0.03
+NUMBERED = re.compile(r"\.\d+\.\D")  # inside a numbered layer: what stands alone writes the answer
 # What writes into the residual stream, by the last words of a name.
 WRITERS = re.compile(
     r"(^|[._])(to_out|to_add_out|out_proj|o_proj|down_proj|proj_out|fc2|wo|o|c_proj|dense_4h_to_h|linear_2|"
@@ -56,7 +57,7 @@ def _draw(key: str, shape: tuple[int, ...], seed: int) -> Any:
 
 def _scale(key: str, parameter: Any, embedding: bool, normed: bool) -> tuple[float, float]:
     """Mean and deviation: gains near one, offsets and tables not zero, matrices of about unit gain."""
-    quiet = QUIET if normed and WRITERS.search(key) else 1.0
+    quiet = QUIET if normed and WRITERS.search(key) and NUMBERED.search(key) else 1.0
     shape = tuple(parameter.shape)
     if embedding:
         return 0.0, (QUIET if normed else 0.7)
