@@ -72,6 +72,23 @@ def test_switches_that_only_a_config_shows(tmp_path: Path) -> None:
     assert "would lose additional_condition_proj" in pixart.kept["sample_size"]  # a switch that is read from a size
 
 
+def test_the_rest_follows_what_the_user_sets(tmp_path: Path) -> None:
+    """A width, a depth or heads that are set: what stands in a relation to them keeps it."""
+
+    def config(name: str, **given: int) -> dict[str, Any]:
+        one = part(name, CLASSES[name], tmp_path / f"{name}{len(given)}")
+        return shrink.plan(release.Release(one.folder, False, {one.name: one}), {one.name: given})[one.name].config
+
+    encoder = config("T5EncoderModel", d_model=48)
+    assert encoder["num_heads"] * encoder["d_kv"] == encoder["d_model"] == 48
+    assert encoder["d_ff"] < 200
+    gemma = config("Gemma2Model", num_hidden_layers=6, num_attention_heads=8)
+    assert len(gemma["layer_types"]) == gemma["num_hidden_layers"] == 6
+    assert gemma["num_attention_heads"] == 8
+    flux = config("FluxTransformer2DModel", attention_head_dim=32)
+    assert sum(flux["axes_dims_rope"]) == flux["attention_head_dim"] == 32
+
+
 def test_the_twins_compute(tmp_path: Path) -> None:
     """With drawn values, real memory and a forward: finite, and not a constant."""
     import torch

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fvport.tiny import keys
@@ -29,6 +29,7 @@ class Facts:
     processor: bool = False
     transformers: bool = False
     shared: frozenset[int] = frozenset()  # widths that another component has too
+    fixed: Patch = field(default_factory=dict)  # what the user set, by dotted key: the rest follows it
 
 
 def proportional(values: Iterable[int], least: int, step: int = 8) -> dict[int, int]:
@@ -58,13 +59,14 @@ def depth(config: dict[str, Any], facts: Facts) -> list[Patch]:
     for keep in (DEPTH_ENCODER if facts.transformers else DEPTH, 3, 4, 6, 8):
         patch: Patch = {}
         for prefix, level in keys.levels(config):
-            _depth_level(prefix, level, keep, patch)
+            _depth_level(prefix, level, keep, facts.fixed, patch)
         tries.append(patch)
     return tries
 
 
-def _depth_level(prefix: str, level: dict[str, Any], keep: int, patch: Patch) -> None:
-    counts = {k: v for k, v in level.items() if keys.DEPTH.search(k) and keys.integer(v) and v > keep}
+def _depth_level(prefix: str, level: dict[str, Any], keep: int, fixed: Patch, patch: Patch) -> None:
+    counts = {k: v for k, v in level.items() if keys.DEPTH.search(k) and keys.integer(v)}
+    counts = {k: v for k, v in counts.items() if v > keep or prefix + k in fixed}
     lists = {k: v for k, v in level.items() if isinstance(v, list | tuple) and keys.LAYER_LIST.search(k)}
     lists = {k: v for k, v in lists.items() if not keys.CHANNEL_LIST.search(k)}
     for name, count in counts.items():
@@ -73,7 +75,7 @@ def _depth_level(prefix: str, level: dict[str, Any], keep: int, patch: Patch) ->
             continue  # levels with widths of their own, such as a stack of convolutions: none can be left out
         along = {k: v for k, v in lists.items() if len(v) == count and not _indices(k, v, count)}
         kinds = [len({repr(x) for x in v}) for v in along.values()]
-        new = min(count, max(keep, *kinds) if kinds else keep)
+        new = min(count, fixed.get(prefix + name, max(keep, *kinds) if kinds else keep))
         patch[prefix + name] = new
         patch.update({prefix + k: cut(v, new) for k, v in along.items()})
         for key, value in lists.items():
@@ -136,6 +138,7 @@ def sizes(config: dict[str, Any], facts: Facts) -> list[Patch]:
 def _sizes_level(prefix: str, level: dict[str, Any], facts: Facts, variant: tuple[int, bool, int], out: Patch) -> None:
     head, fewer, extra = variant
     patch = {k: facts.widths[v] for k, v in level.items() if keys.is_width(k, v) and v in facts.widths}
+    patch |= {k: facts.fixed[prefix + k] for k in level if prefix + k in facts.fixed}
     for suffix in ("", "num_cross_attention_heads"):
         name = suffix or keys.first(level, keys.HEADS)
         dim = "cross_attention_head_dim" if suffix else keys.first(level, keys.HEAD_DIM)
@@ -174,9 +177,9 @@ def _heads(level: dict[str, Any], facts: Facts, name: str, dim: str, variant: tu
     head, fewer = variant
     count, kv = level[name], keys.first(level, keys.KV_HEADS)
     shared = bool(kv) and 1 < level[kv] < count
-    heads = min(count, 4 if shared else 2) if fewer else count
+    heads = patch.get(name, min(count, 4 if shared else 2) if fewer else count)
     patch[name] = heads
-    if kv:
+    if kv and kv not in patch:
         patch[kv] = heads if level[kv] == count else min(level[kv], 2)
     primary = keys.first(level, keys.PRIMARY)
     hidden = level[primary] if primary else 0
@@ -188,7 +191,7 @@ def _heads(level: dict[str, Any], facts: Facts, name: str, dim: str, variant: tu
     else:
         each = min(head or old, old)
     if dim:
-        patch[dim] = each
+        patch[dim] = each = patch.get(dim, each)
     for key, value in level.items():  # widths that are heads times their width
         if not primary and dim and keys.is_width(key, value) and value == old * count and value not in facts.shared:
             patch[key] = heads * each

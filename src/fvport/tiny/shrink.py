@@ -54,7 +54,7 @@ def plan(release: Release, overrides: Overrides | None = None) -> dict[str, Twin
     why: dict[str, dict[str, str]] = {}
     for turn, step in enumerate(STEPS):
         widths = _widths(release, pinned, step)
-        twins = {n: _shrink(o, _facts(release, n, widths), given.get(n, {})) for n, o in originals.items()}
+        twins = {n: _shrink(o, _facts(release, n, widths, given), given.get(n, {})) for n, o in originals.items()}
         more = _disagreements(release, twins, widths, given)
         why = {n: why.get(n, {}) | twin.kept for n, twin in twins.items()}
         if not set(more) - set(pinned):
@@ -140,10 +140,10 @@ def _widths(release: Release, pinned: dict[int, int], step: int) -> dict[int, in
     return rules.proportional(values, need, step) | pinned
 
 
-def _facts(release: Release, name: str, widths: dict[int, int]) -> rules.Facts:
+def _facts(release: Release, name: str, widths: dict[int, int], given: Overrides) -> rules.Facts:
     part = release.parts[name]
     shared = frozenset(_elsewhere(release, name))
-    return rules.Facts(widths, part.tokens, part.processor, part.transformers, shared)
+    return rules.Facts(widths, part.tokens, part.processor, part.transformers, shared, given.get(name, {}))
 
 
 def _pins_of(release: Release, overrides: Overrides) -> dict[int, int]:
@@ -200,7 +200,7 @@ def _shrink(original: _Original, facts: rules.Facts, override: dict[str, Any]) -
         trial = _try(original, base)
         if trial.wrong:
             _combined_only(twin, trial.wrong)
-    tries = {group: _variants(rule(base, facts), override, base) for group, rule in rules.RULES.items()}
+    tries = {group: _variants(rule(part.config, facts), override, base) for group, rule in rules.RULES.items()}
     tries = {group: variants for group, variants in tries.items() if variants}
     best = _together(original, base, tries) or _one_by_one(original, base, tries, twin)
     twin.config = best
