@@ -48,8 +48,8 @@ class Edit:
 
 @dataclass(frozen=True)
 class Finding:
-    """`fix` is a list of edits or the name of a function of `models/native_audit_fixes.py`; '' says nothing was tried,
-    and `change` why."""
+    """`fix` is a list of edits or the name of a function of `models/native_audit_fixes.py` or
+    `native_audit_encoders.py`; '' says nothing was tried, and `change` why."""
 
     id: str
     title: str

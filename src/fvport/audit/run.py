@@ -22,6 +22,7 @@ PRELOAD = (  # what the native side's loaders import on first use
     "fastvideo.models.loader.component_loader",
     "fastvideo.configs.pipelines.base",
     "fastvideo.forward_context",
+    "fvport.models.native_audit_encoders",
     "fvport.models.native_audit_fixes",
     "fvport.audit.judge",
     "fvport.audit.official",
