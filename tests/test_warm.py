@@ -78,8 +78,10 @@ def session(modules: Path) -> Iterator[Path]:
         with (folder / "owner").open("a") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             until = time.monotonic() + 30
-            while not (folder / "k.sock").exists() and time.monotonic() < until:
+            while not (link := warm._try(folder / "k.sock")) and time.monotonic() < until:
                 time.sleep(0.02)
+            assert link
+            link.close()
             yield folder
         process.wait(10)  # the owner's lock is gone: it ends by itself
     for file in folder.glob("*"):
@@ -176,6 +178,38 @@ def test_a_changed_tree_or_environment_is_another_process(port: Port, monkeypatc
     assert warm.key(port, {"A": "2"}) != first
     digests["tree:fastvideo"] = "b"
     assert warm.key(port, {"A": "1"}) != first
+
+
+def test_a_booted_process_that_ended_is_started_again(
+    tmp_path: Path, modules: Path, port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves behind is in nobody's way."""
+    monkeypatch.setattr(warm, "key", lambda *_: "k")
+    boots = "from fvport import fastvideo_api; fastvideo_api.boot = lambda *_, **__: None\n"
+    boots += "from fvport import spec; from types import SimpleNamespace as N\n"
+    boots += "spec.parse = lambda file: N(root='.', fastvideo=N(attention_backend='x'))\n"
+    (modules / "sitecustomize.py").write_text(boots)
+    env = {**os.environ, cpu_platform.VARIABLE: "cpu", "PYTHONPATH": os.pathsep.join([str(modules), *sys.path])}
+    with warm.session():
+        env[warm.VARIABLE] = os.environ[warm.VARIABLE]
+        for _ in range(2):
+            child = warm.start(port, "ends_7", [], env=env, stdout=1, stderr=2)
+            assert isinstance(child, warm._Forked)
+            assert child.wait(30) == 7
+            while pids := _who_serves(env[warm.VARIABLE]):
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)  # its socket stays
+                time.sleep(0.02)
+
+
+def _who_serves(folder: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
 
 
 def test_a_gpu_is_never_forked(start: Callable[..., warm.Child], session: Path, port: Port, modules: Path) -> None:

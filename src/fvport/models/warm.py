@@ -34,6 +34,7 @@ from fvport.spec import Port
 
 VARIABLE = "FVPORT_WARM"  # the session's folder
 BOOT_LIMIT = 600.0  # seconds
+LONGEST = 50  # bytes of a temporary folder's name: a socket's address holds 107
 DIGESTS = ("tree:fastvideo", "package:fvport", "package:torch", "package:transformers", "package:diffusers")
 # What a caller says to one child, or a shell to itself: no import reads it.
 OF_ONE_CALL = {"PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "NOX_CURRENT_SESSION"}
@@ -56,7 +57,8 @@ def session() -> Iterator[None]:
     if os.environ.get(VARIABLE):
         yield
         return
-    folder = tempfile.mkdtemp(prefix="fvport-warm-")
+    long = len(os.fsencode(tempfile.gettempdir())) > LONGEST
+    folder = tempfile.mkdtemp(prefix="fvport-warm-", dir="/tmp" if long else None)
     with open(Path(folder) / "owner", "a", encoding="utf-8") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # a booted process ends when this lock can be had
         os.environ[VARIABLE] = folder
@@ -177,6 +179,8 @@ def _connect(port: Port, env: dict[str, str], folder: Path) -> socket.socket | N
         link = _try(address)
         if link is not None:
             return link
+        if (folder / f"{name}.failed").exists():
+            return None
         _retire(folder, str(port.root), name)
         with open(folder / f"{name}.log", "wb") as log:
             command = [sys.executable, "-m", "fvport.models.warm_server", str(address), str(port.file), "cpu"]
@@ -193,6 +197,7 @@ def _connect(port: Port, env: dict[str, str], folder: Path) -> socket.socket | N
             time.sleep(0.05)
         if process.poll() is None:
             process.kill()
+        (folder / f"{name}.failed").touch()  # one boot for nothing is enough
     return None
 
 

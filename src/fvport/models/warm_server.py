@@ -33,24 +33,42 @@ def main(argv: list[str]) -> int:
     fastvideo_api.boot(port.root, device, distributed=False, backend=port.fastvideo.attention_backend)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children here
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        address.unlink(missing_ok=True)  # of one that ended: whoever starts this holds the lock of its key
         listener.bind(str(address))
         listener.listen()
-        serve(listener, address)
+        try:
+            serve(listener, address)
+        finally:
+            address.unlink(missing_ok=True)
     return 0
 
 
 def serve(listener: socket.socket, address: Path) -> None:
     """Answer until nobody can ask any more. Never returns in a child."""
-    last = time.monotonic()
+    last, children = time.monotonic(), list[int]()
     while address.exists() and not _owner_gone(address.parent) and time.monotonic() - last < IDLE:
-        if not select.select([listener], [], [], 1.0)[0]:
+        ready = select.select([listener], [], [], 1.0)[0]
+        children = [pid for pid in children if _lives(pid)]
+        if children:
+            last = time.monotonic()
+        if not ready:
             continue
         link, _ = listener.accept()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             listener.close()
             _supervise(link)
         link.close()
+        children.append(pid)
         last = time.monotonic()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _owner_gone(folder: Path) -> bool:
