@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import weights_support as ws
 
-from fvport import spec
+from fvport import evidence as ev
+from fvport import gate, spec
 from fvport.checks import Options, keys
+from fvport.checks import _external as hybrid
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.models import native
 from fvport.weights import convert, prep
@@ -167,12 +169,81 @@ def test_external_parameters_in_the_owned_state_are_red(tmp_path: Path, sides: B
     assert "3 tensors of the external model" in found["text_encoder: external: owned state"][1]
 
 
+HEADED = {f"model.language_model.{name}": (8, 4) for name in OUTSIDE} | {
+    **{f"model.vision_tower.layers.{n}.mlp.up.weight": (4, 2) for n in range(3)},
+    **{f"model.audio_tower.layers.{n}.mlp.up.weight": (6, 2) for n in range(9)},
+    "model.language_model.norm.weight": (8,),
+    "lm_head.weight": (16, 8),
+}
+HELD = {
+    "the base model, without its head's prefix": {f"lm.{name}": (8, 4) for name in OUTSIDE}
+    | {"lm.norm.weight": (8,)}
+    | {f"lm.audio_tower.layers.{n}.mlp.up.weight": (6, 2) for n in range(9)},
+    "one tower, less than half of the names": {f"eyes.layers.{n}.mlp.up.weight": (4, 2) for n in range(3)},
+    "all, under its own names": {f"lm.{name}": shape for name, shape in HEADED.items()},
+}
+
+
+@pytest.mark.parametrize("held", HELD)
+def test_an_external_model_is_known_without_its_heads_prefix(held: str) -> None:
+    """A checkpoint's `model.layers.0` held as `lm.layers.0` is the external model's too, and so is one tower of it."""
+    owned = {name: (shape, "F32") for name, shape in HELD[held].items()}
+    found = hybrid._inside(owned, HEADED, ())
+    assert [kind for kind, _ in found] == ["owned state"]
+    assert f"{len(owned)} tensors of the external model" in found[0][1]
+
+
+def test_a_connector_with_a_name_in_common_is_no_external_model() -> None:
+    """A norm, a layer or two of that shape, or another shape: the connector's own, which `keys` wants a source for."""
+    for own in (
+        {"connector.norm.weight": (8,)},
+        {"connector.layers.0.mlp.up.weight": (8, 4), "connector.norm.weight": (8,)},
+        {f"connector.{name}": (8, 5) for name in OUTSIDE},
+        {f"connector.blocks.{n}.up.weight": (8, 4) for n in range(3)},
+    ):
+        assert hybrid._inside({name: (shape, "F32") for name, shape in own.items()}, HEADED, ()) == []
+
+
+def test_an_exclude_lets_no_external_tensor_off(tmp_path: Path, sides: Both) -> None:
+    """A single one of the other model's that a native: exclude takes from `keys` is red, and named."""
+    text = WRAPPER.replace(
+        "[components.text_encoder_connector]",
+        '[components.text_encoder.mapping.exclude]\n"native:^lm[.]" = "not loaded"\n\n'
+        "[components.text_encoder_connector]",
+    )
+    port = make(tmp_path, text)
+    ws.save(
+        port.official_weights / "text_encoder/gemma/model.safetensors",
+        {f"model.{name}": array for name, array in OUTSIDE.items()},
+    )
+    sides.state |= {"lm.layers.0.mlp.up.weight": OUTSIDE["layers.0.mlp.up.weight"]}
+    found = hybrid.problems(port, port.component("text_encoder"))
+    assert "1 tensors of the external model that a native: exclude lets off" in dict(found)["owned state"]
+    assert "lm.layers.0.mlp.up.weight" in dict(found)["owned state"]
+
+
 def test_another_external_model_than_the_locked_one_is_refused(tmp_path: Path, sides: Both) -> None:
     """Its bytes decide the conditioning as much as the connector's do."""
     port = make(tmp_path, WRAPPER.replace('"text_encoder/gemma"', '"model_index:gemma_model_path"'), field="gemma")
     ws.save(port.official_weights / "gemma/model.safetensors", {name: 2 * array for name, array in OUTSIDE.items()})
     with pytest.raises(BlockedError, match=r"gemma/model\.safetensors"):
         prep.verify(port, ("text_encoder",))
+
+
+def test_the_weights_of_a_part_are_locked(tmp_path: Path, sides: Both) -> None:
+    """A part is loaded from the whole's files: others are refused, and a record that no lock stood behind is stale."""
+    port = make(tmp_path)
+    part, name = "text_encoder_connector", "weights:text_encoder_connector"
+    locked = ev.digest(port, name)
+    assert locked.startswith("blake3:")
+    assert gate._weights_reasons(port, {name: "absent"}) == [
+        f"stale: the weights of {part} are not locked (fvport prep)"
+    ]
+    prep.verify(port, (part,))
+    ws.save(port.official_weights / "text_encoder/model.safetensors", {k: 2 * v for k, v in OWNED.items()})
+    with pytest.raises(BlockedError, match=r"text_encoder/model\.safetensors"):
+        prep.verify(port, (part,))
+    assert "differs" in ev.digest(port, name)
 
 
 def test_a_connector_key_that_is_lost_is_red(tmp_path: Path, sides: Both) -> None:

@@ -185,13 +185,16 @@ def _stale(port: Port, record: ev.Evidence, names: list[str], cache: dict[str, s
 
 def _weights_reasons(port: Port, now: dict[str, str]) -> list[str]:
     """Weights that nothing ties to a record: never locked, or other files than the locked ones."""
+    from fvport.weights import lockfile
+
     reasons = []
-    for name, digest in now.items():
-        scheme, _, component = name.partition(":")
-        if scheme != "weights" or component not in port.components or port.components[component].mode == "external":
+    for given, digest in now.items():
+        scheme, _, name = given.partition(":")
+        component = port.components.get(name) if scheme == "weights" else None
+        if component is None or not lockfile.locked_here(component):
             continue
         if digest == "absent":
-            reasons.append(f"stale: the weights of {component} are not locked (fvport prep)")
+            reasons.append(f"stale: the weights of {component.name} are not locked (fvport prep)")
         elif digest.startswith("differs:"):
             reasons.append(f"stale: {digest.removeprefix('differs:')}")
     return reasons

@@ -8,15 +8,17 @@ tree, the folder that FastVideo's own loader puts on the arch config, and that n
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fvport.errors import FvportError
 from fvport.evidence import Item
 from fvport.spec import Component, Port
-from fvport.weights import external
+from fvport.weights import case, external
 
 UNDECIDED = "FVPORT-DECIDE"
+TOWER = 3  # tensors: a norm's two or a projection's can be a connector's by chance
 
 
 def chosen(port: Port, only: tuple[str, ...] = ()) -> list[Component]:
@@ -49,7 +51,7 @@ def problems(port: Port, component: Component) -> list[tuple[str, str]]:
     schema = native.ask(port, "schema", component.name)
     found += _resolved(port, component, schema.get("arch") or {}, tree)
     owned = native.meta(port, component.name)
-    found += _inside(owned, external.names(release))
+    found += _inside(owned, external.names(release), component.mapping.exclude)
     return found
 
 
@@ -87,15 +89,52 @@ def _shown(port: Port, path: Path) -> str:
     return f".../{'/'.join(path.parts[-2:])}, outside of the port"
 
 
-def _inside(owned: dict[str, Any], outside: dict[str, tuple[int, ...]]) -> list[tuple[str, str]]:
-    """Native tensors that are the external model's: of its names and shapes, under whatever prefix."""
-    found = []
+def _inside(
+    owned: Mapping[str, tuple[Any, Any]], outside: Mapping[str, tuple[int, ...]], excluded: Iterable[str]
+) -> list[tuple[str, str]]:
+    """Native tensors that are the external model's: of its names and shapes, under whatever prefix on either side.
+
+    A connector may have a few names in common with the other model where they come from weights of its own, which
+    `keys` asks of each; one that a `native:` exclude lets off has none, so there a single one is too many.
+    """
+    tails: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, shape in outside.items():
+        for tail in _headless(name):
+            tails.setdefault((tail, tuple(shape)), []).append(name)
+    patterns = [p.removeprefix(case.NATIVE) for p in excluded if p.startswith(case.NATIVE)]
+    found: dict[str, set[str]] = {}
     for name, (shape, _) in owned.items():
         parts = name.split(".")
-        tails = {".".join(parts[i:]) for i in range(len(parts)) if len(parts) - i > 1}
-        if any(outside.get(tail) == tuple(shape) for tail in tails):
-            found.append(name)
-    if len(found) < max(1, len(outside) // 2):  # a connector may have a name in common with the other model
+        held = (tails.get((".".join(parts[i:]), tuple(shape)), ()) for i in range(len(parts)))
+        if same := {other for names in held for other in names}:
+            found[name] = same
+    free = [name for name in found if case.concerns_any(patterns, name)]
+    if not free and not _whole(set().union(*found.values()) if found else set(), outside):
         return []
-    what = f"{len(found)} tensors of the external model are in the native state dict: {', '.join(found[:3])}"
+    shown = free or list(found)
+    let_off = " that a native: exclude lets off" if free else ""
+    what = f"{len(shown)} tensors of the external model{let_off} are in the native state dict: {', '.join(shown[:3])}"
     return [("owned state", f"{what}. Keep it out: load it when it is first called, not as a submodule")]
+
+
+def _headless(name: str) -> list[str]:
+    """The name, and what is left of it without leading words (`model.`), as a head or a base model names itself.
+
+    Words up to the first number only, and two at least are left: `0.mlp.up.weight` and `weight` are anybody's.
+    """
+    parts = name.split(".")
+    first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    return [".".join(parts[i:]) for i in range(min(max(first, 1), max(len(parts) - 1, 1)))]
+
+
+def _whole(held: set[str], outside: Mapping[str, Any]) -> bool:
+    """Whether these are half of the external model, or one of its parts in the whole (a tower of at least three)."""
+    if held and len(held) >= len(outside) / 2:
+        return True
+    towers: dict[str, list[str]] = {}
+    for name in outside:
+        parts = name.split(".")
+        first = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts) - 1)
+        for depth in range(1, first + 1):
+            towers.setdefault(".".join(parts[:depth]), []).append(name)
+    return any(len(names) >= TOWER and held.issuperset(names) for names in towers.values())

@@ -200,8 +200,11 @@ TODO = "Put the locked weights back, or lock these: fvport prep"
 
 
 def locked_here(component: Component) -> bool:
-    """Whether a component's files are in port.lock.json: all but an external one that the release has nothing of."""
-    return component.mode != "external" or component.hybrid
+    """Whether a component's files are in port.lock.json: all but an external one that the release has nothing of.
+
+    A part is loaded with the whole that its `weights` name, so those files decide its numbers.
+    """
+    return component.mode != "external" or component.hybrid or bool(component.part)
 
 
 def verify(port: Port, names: tuple[str, ...] = ()) -> None:
