@@ -65,6 +65,7 @@ def read(path: Path) -> dict[str, Any]:
         raise LookupError(f"{path}: {error}") from None
 
 
+Job = dict[str, Any]
 Said = dict[tuple[str, str], str]  # (port, check) -> why it has to run; '' where it does not
 NO_EVIDENCE = "no evidence of an earlier run is known here"
 
@@ -97,9 +98,7 @@ def summary(planned: Sequence[Mapping[str, Any]]) -> None:
         out.write(text)
 
 
-def jobs(
-    ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str, str], said: Said
-) -> list[dict[str, Any]]:
+def jobs(ports: Mapping[str, Any], table: Mapping[str, Any], labels: Mapping[str, str], said: Said) -> list[Job]:
     """One job for each port and check: both names, runner's label, cpu or cuda, minutes, what runs before, why."""
     plan = []
     for slug, port in ports.items():
