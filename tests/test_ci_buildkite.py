@@ -91,6 +91,38 @@ def test_a_port_carries_it_and_a_bare_python_runs_it(tree: Path) -> None:
     assert (done.returncode, "no port to gate" in done.stderr) == (2, True)
 
 
+def test_a_fork_cannot_take_its_block_out(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The documented step runs the base's copy, whatever the fork's says; the fork's own copy refuses its build."""
+    base, bin_ = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("bin")
+    place = base / template_copies.FOLDER
+    place.mkdir(parents=True)
+    for name in ("pipeline.py", "plan.py", "runners.toml"):
+        (place / name).write_bytes((FOLDER / name).read_bytes())
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C"]
+    for words in (("init", "-q", "-b", "main"), ("add", "-A"), ("commit", "-q", "-m", "base")):
+        subprocess.run([*git, str(base), *words], check=True)
+    for words in (("init", "-q"), ("remote", "add", "origin", str(base))):
+        subprocess.run([*git, str(tree), *words], check=True)
+    own = tree / template_copies.FOLDER
+    own.mkdir(parents=True)
+    for name in ("pipeline.py", "plan.py", "runners.toml"):
+        (own / name).write_bytes((FOLDER / name).read_bytes())
+    env = {**BUILD, "BUILDKITE_PULL_REQUEST": "12", "BUILDKITE_PULL_REQUEST_REPO": "them"}
+    command = [sys.executable, "-I", "-S", "-B", str(own / "pipeline.py")]
+    done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, "the fork's own" in done.stderr) == (2, True)
+    (own / "pipeline.py").write_text("print('{\"steps\": []}')\n")
+    (bin_ / "buildkite-agent").write_text('#!/bin/sh\nfor last; do :; done\ncp "$last" uploaded.json\n')
+    (bin_ / "buildkite-agent").chmod(0o755)
+    (bin_ / "python3").symlink_to(sys.executable)
+    text = (ROOT / "docs/ci.md").read_text().split("command: |\n", 1)[1].split("```", 1)[0].replace("$$", "$")
+    env |= {"PATH": f"{bin_}:{os.environ['PATH']}", "BUILDKITE_PIPELINE_DEFAULT_BRANCH": "main"}
+    subprocess.run(["bash", "-c", text], cwd=tree, env=env, check=True)
+    steps = {step["key"]: step for step in json.loads((tree / "uploaded.json").read_text())["steps"]}
+    assert "c" * 40 in steps["trusted"]["block"]
+    assert steps["one-keys"]["depends_on"] == ["trusted"]
+
+
 STUB = 'echo "$FVPORT_SLUG|${NETWORK:-}|${FVPORT_WEIGHTS:-}|$*" >> "$SAID"\n[ "${RED:-}" != "$FVPORT_SLUG-$1" ]\n'
 AGENT = """\
 #!/usr/bin/env bash

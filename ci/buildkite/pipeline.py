@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gate's pipeline for Buildkite, from the plan and runner table of the workflow: one step a check, one verdict.
 
-Standard library only, Python 3.11 or later. A pipeline's one step of its own, on an agent that may upload:
-    python3 docker/alignment-gate/pipeline.py | buildkite-agent pipeline upload --no-interpolation
+Standard library only, Python 3.11 or later. It is taken with plan.py and runners.toml from the base branch (docs/ci.md
+has the step), for a fork could take its own block out of its checkout's copy:
+    python3 -I COPY/pipeline.py > steps.json && buildkite-agent pipeline upload --no-interpolation steps.json
 The labels of runners.toml are the agents' queues (FVPORT_GPU_LABEL and FVPORT_CPU_LABEL win). A fork's code waits for a
 maintainer to unblock this very commit. Only a lost agent is retried, twice at most; a red check never is.
 """
@@ -38,6 +39,8 @@ def main() -> int:
 
 def pipeline(root: Path, env: Mapping[str, str]) -> dict[str, Any]:
     """The steps for the tree at `root`; `env` is the uploading step's, which knows build, commit and pull request."""
+    if fork(env) and HERE.is_relative_to(root.resolve()):
+        raise LookupError("this copy is the fork's own: run the base branch's (docs/ci.md, Buildkite, has the step)")
     files = sorted(root.glob("tests/local_tests/*/port.toml"))
     if not files:
         raise LookupError(f"{root.resolve()} holds no port to gate")
