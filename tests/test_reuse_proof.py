@@ -174,3 +174,20 @@ def test_a_merged_tensor_has_the_rows_of_its_parts() -> None:
     both = {"q": ("qk", 0, 2), "k": ("qk", 1, 2)}
     assert proof.shapes(Facts(official, native, both)).verdict == "equal"
     assert proof.shapes(Facts(official, native, {"q": ("qk", 0, 2)})).verdict == "differs"
+
+
+def test_pairs_that_were_guessed_show_nothing_as_equal() -> None:
+    """Every aspect that reads the pairs is adapted, and says why; what reads none is as it was."""
+    found = {item.aspect: item for item in proof.prove(facts(on_meta(), guessed=True))}
+    assert {name for name, item in found.items() if item.verdict == "adapted"} == set(proof.PAIRED)
+    assert all(found[name].what.endswith("by suggested rules") for name in proof.PAIRED)
+    assert found["activation"].verdict == "equal"
+
+
+def test_a_field_that_the_constructor_does_not_take_was_not_passed() -> None:
+    """The config is compared with what the class was given, not with itself."""
+    from fvport.models import native_reuse
+
+    given = {"_class_name": "M", "layers": 2, "qk_norm": "rms_norm"}
+    assert native_reuse.passed(Model, given, "arguments") == {"layers": 2}
+    assert native_reuse.passed(Model, given, "dict") == {"layers": 2, "qk_norm": "rms_norm"}

@@ -33,7 +33,7 @@ def port(tmp_path: Path) -> spec.Port:
 def proven(port: spec.Port, *findings: Finding) -> commands.Proof:
     """A proof of the vae on what is there now, kept."""
     component = port.component("vae")
-    digests = ev.digests(port, commands.inputs(component))
+    digests = ev.digests(port, commands.inputs(port, component))
     result = commands.Proof("vae", component.official, component.native, list(findings), digests)
     commands._write(port, result)
     return result
@@ -74,3 +74,13 @@ def test_a_component_without_a_class_to_compare_with_is_refused(port: spec.Port)
         commands.prove(port, "scheduler")
     with pytest.raises(UsageError, match="nothing to rank by"):
         commands.find(port, "scheduler", "cpu")
+
+
+def test_a_proof_is_stale_where_the_oracle_or_the_load_tree_changed(port: spec.Port) -> None:
+    """Both sides were built from these files."""
+    index = port.load_tree / "model_index.json"
+    for file in (port.folder / "oracle.py", index, port.load_tree / "vae/config.json"):
+        proven(port, Finding("structure", "equal", "146 names"))
+        assert [row[3] for row in commands.rows(port)] == ["equal"]
+        ws.save_json(file, {"changed": file.name})
+        assert [row[3] for row in commands.rows(port)] == ["stale"], file.name

@@ -146,6 +146,38 @@ def test_another_edit_of_fastvideo_is_refused(port: Port, monkeypatch: pytest.Mo
         upstream.make(port, also=("fastvideo/registry.py",))
 
 
+@pytest.mark.parametrize("target", ["file", "folder", "missing"])
+@pytest.mark.parametrize("path", ["docs/inference/tiny_wan.md", "fastvideo/models/loader.py"])
+def test_a_link_is_refused_and_its_target_is_not_read(
+    port: Port, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, target: str
+) -> None:
+    """A committed link to a file of this machine, to a folder or to nothing: one sentence, and no branch."""
+    green(monkeypatch)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/netrc").write_text("machine here password hidden\n")
+    link = port.root / path
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path / {"file": "secrets/netrc", "folder": "secrets", "missing": "nowhere"}[target])
+    git(port.root, "add", "-f", path)
+    git(port.root, "commit", "-q", "-m", "Link")
+    with pytest.raises(UsageError, match=rf"links or submodules: {path}"):
+        upstream.make(port, also=(path,) if path.startswith("fastvideo") else ())
+    assert "pr-" not in git(port.root, "branch")
+
+
+def test_an_executable_stays_one(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mode on the branch is HEAD's, whatever the working tree has."""
+    green(monkeypatch)
+    write(port.root, {"examples/inference/run_tiny.sh": "true\n"})
+    git(port.root, "add", "-f", "examples/inference/run_tiny.sh")
+    git(port.root, "update-index", "--chmod=+x", "examples/inference/run_tiny.sh")
+    git(port.root, "commit", "-q", "-m", "Run")
+    (port.root / "examples/inference/run_tiny.sh").chmod(0o755)
+    pr = upstream.make(port)
+    assert git(port.root, "ls-tree", pr.branch, "examples/inference/run_tiny.sh").startswith("100755 ")
+
+
 def test_onto_another_commit_of_fastvideo(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """The registration is made anew in that commit's files, whose other changes stay; a taken path is refused."""
     green(monkeypatch)

@@ -63,9 +63,26 @@ def of_component(port: Any, name: str, wanted: str) -> Json:
         "config_class": config_class,
         "arch": native_answers._fields(arch),
         "config": {k: v for k, v in native_answers._fields(config).items() if k != "arch_config"} if arch else {},
-        "arguments": {} if arch else {k: v for k, v in given.items() if not k.startswith("_")},
+        "arguments": {} if arch else passed(cls, given, config_class),
     }
     return {"facts": official_modules.facts(module), "rules": native_structures.rules(module), "schema": schema}
+
+
+def passed(cls: Any, given: Json, way: str) -> Json:
+    """What the constructor was given of the official config, by the way that `native_structures.built` names.
+
+    A field that the class does not take was dropped on the way: said here, it would be compared with itself.
+    """
+    from fvport.models import native_answers, native_structures
+
+    clean = {key: value for key, value in given.items() if not key.startswith("_")}
+    if way == "dict":
+        return clean
+    if way == "arguments":
+        parameters = inspect.signature(cls.__init__).parameters
+        return {key: value for key, value in clean.items() if key in parameters}
+    config = native_structures.updated(native_structures.located(way), clean)
+    return native_answers._fields(config.arch_config)
 
 
 def config_of(folder: Path) -> Json:

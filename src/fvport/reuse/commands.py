@@ -144,7 +144,7 @@ def prove(port: Port, name: str, native: str = "", device: str = "auto") -> Proo
     with warm.session():  # FastVideo is imported once for all questions
         theirs, ours = official_facts(port, component), native_facts(port, component, wanted, device)
         facts = assembled(port, component, theirs, ours, wanted, device)
-    result = Proof(name, component.official, wanted, proof.prove(facts), ev.digests(port, inputs(component)))
+    result = Proof(name, component.official, wanted, proof.prove(facts), ev.digests(port, inputs(port, component)))
     _write(port, result)
     return result
 
@@ -152,7 +152,7 @@ def prove(port: Port, name: str, native: str = "", device: str = "auto") -> Proo
 def assembled(port: Port, component: Component, theirs: Json, ours: Json, wanted: str, device: str) -> proof.Facts:
     """Everything that the proof reads, as data."""
     reused = ours["rules"] is None
-    pairs = _pairs(port, component, theirs, ours, device)
+    pairs, guessed = _pairs(port, component, theirs, ours, device)
     why: dict[str, str] = {}
     fields = _fields(port, component, ours["schema"], why)
     tokens = _tokens(port, component, why, device) if reused else None
@@ -160,15 +160,15 @@ def assembled(port: Port, component: Component, theirs: Json, ours: Json, wanted
         has = component.kind == "text_encoder" and component.tokenizer
         why["tokens"] = "a candidate is not what the port's pipeline hands tokens to" if has else "no tokenizer"
     return proof.Facts(
-        theirs, ours["facts"], pairs, frozenset(_excluded(component, theirs)), frozenset(), fields, tokens, why
+        theirs, ours["facts"], pairs, frozenset(_excluded(component, theirs)), frozenset(), fields, tokens, why, guessed
     )
 
 
-def _pairs(port: Port, component: Component, theirs: Json, ours: Json, device: str) -> dict[str, Any]:
-    """{official tensor: (native, index, count)}: as a load was seen, as declared, or, where those bring too little
-    over, as `mapping suggest` proposes.
+def _pairs(port: Port, component: Component, theirs: Json, ours: Json, device: str) -> tuple[Json, bool]:
+    """({official tensor: (native, index, count)}, guessed): as a load was seen, as declared, or, where those bring too
+    little over, as `mapping suggest` proposes, which is a guess.
     """
-    official = theirs["tensors"]
+    official, guessed = theirs["tensors"], False
     if ours["rules"] is None:
         from fvport.models import native
 
@@ -179,8 +179,8 @@ def _pairs(port: Port, component: Component, theirs: Json, ours: Json, device: s
         if len(placed & ours["facts"]["tensors"].keys()) < 0.9 * len(ours["facts"]["tensors"]):
             from fvport.weights.suggest import suggest
 
-            rules = suggest(official, ours["facts"]["tensors"]).rules
-    return {item.source: (item.target, item.index, item.count) for item in rules.apply(official).placed}
+            rules, guessed = suggest(official, ours["facts"]["tensors"]).rules, True
+    return {item.source: (item.target, item.index, item.count) for item in rules.apply(official).placed}, guessed
 
 
 def _excluded(component: Component, theirs: Json) -> list[str]:
@@ -217,11 +217,18 @@ def _tokens(port: Port, component: Component, why: dict[str, str], device: str) 
     return [item.reason for item in items if item.verdict != "pass"]
 
 
-def inputs(component: Component) -> list[str]:
+def inputs(port: Port, component: Component) -> list[str]:
     """What a proof depends on, as names of `evidence.digest`."""
+    from fvport.parity import oracle
+
     packages = ("fvport", "torch", "diffusers", "transformers")
     names = ["port:official", f"port:components.{component.name}", f"weights:{component.name}", "tree:fastvideo"]
-    return [*names, *(f"package:{name}" for name in packages)]
+    names += ["port:fastvideo", f"file:{(port.folder / 'oracle.py').relative_to(port.root).as_posix()}"]
+    tree = port.load_tree
+    loaded = [tree / "model_index.json", tree / (component.weights or component.name) / "config.json"]
+    loaded += sorted((tree / component.tokenizer).glob("*.json")) if component.tokenizer else []
+    names += [f"file:{file.relative_to(port.root).as_posix()}" for file in loaded]
+    return [*names, *oracle.code_inputs(port), *(f"package:{name}" for name in packages)]
 
 
 def official_facts(port: Port, component: Component) -> Json:
@@ -304,7 +311,7 @@ def kept(port: Port) -> list[tuple[Json, bool]]:
             data = json.loads(_file(port, name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        now = ev.digests(port, inputs(component))
+        now = ev.digests(port, inputs(port, component))
         stands = now == data.get("inputs") and (component.mode != "reuse" or component.native == data.get("native"))
         found.append((data, stands))
     return found

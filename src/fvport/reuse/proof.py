@@ -2,12 +2,13 @@
 """The reuse proof: official and native definition and instantiation, aspect by aspect. Plain functions on data.
 
 `equal` is shown, `differs` makes the class not reusable, `adapted` is for the pipeline and the parity call to bring
-together (an output's container), `unknown` was looked for and not found, with the search. Whatever it says, parity
-still decides.
+together (an output's container) or stands on guessed rules, `unknown` was looked for and not found, with the search.
+Whatever it says, parity still decides.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ ASPECTS = (
     "tokenizer",
     "output container",
 )
+PAIRED = ("structure", "parameter shapes", "normalisation", "positions", "constants")  # what reads Facts.pairs
 POSITION_WORDS = ("rope", "rotary", "theta", "position", "relative", "bucket", "max_distance", "axes", "rot_pct")
 NUMERIC_TOLERANCE = 2e-5  # of what norms and activations answer: outputs are of size one
 
@@ -56,6 +58,7 @@ class Facts:
     fields: list[str] | None = None
     tokens: list[str] | None = None
     why: Mapping[str, str] = field(default_factory=dict)
+    guessed: bool = False  # `pairs` are what `mapping suggest` proposes, and no load was seen to place them so
 
 
 def prove(facts: Facts) -> list[Finding]:
@@ -72,7 +75,15 @@ def prove(facts: Facts) -> list[Finding]:
         lambda: tokens(facts),
         lambda: container(facts),
     )
-    return [make() for make in makers]
+    found = [make() for make in makers]
+    return [_on_guessed_rules(item) for item in found] if facts.guessed else found
+
+
+def _on_guessed_rules(item: Finding) -> Finding:
+    """What was shown of guessed pairs is shown on that guess only; what differs is said as it is."""
+    if item.aspect not in PAIRED or item.verdict != "equal":
+        return item
+    return dataclasses.replace(item, verdict="adapted", what=f"{item.what}, by suggested rules")
 
 
 def reusable(findings: Iterable[Finding]) -> bool:

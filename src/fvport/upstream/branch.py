@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from fvport.errors import BlockedError, UsageError
 from fvport.spec import Port
 from fvport.workspace import git, names, registration
 
+FILES = ("100644", "100755")  # git's modes of a file; 120000 is a link, 160000 a submodule
 UPSTREAM = ("fastvideo/", "scripts/checkpoint_conversion/", "tests/local_tests/", "examples/", "docs/")
 
 
@@ -32,12 +32,13 @@ def make(port: Port, name: str, onto: str, also: tuple[str, ...], message: str) 
     root, start = port.root, base(port)
     made = Made(_commit(root, onto) if onto else start)
     changed, gone = _changes(port, start)
+    _refuse_links(root, changed)
     there = git.tree_files(root, made.base)
     _refuse_other_ports(there, onto, root)
     files: dict[str, bytes] = {}
     for path, old in changed.items():
         if not old and path.startswith(UPSTREAM):
-            files[path] = (root / path).read_bytes()
+            files[path] = _blob(root, "HEAD", path)
             made.new.append(path)
         elif not old:
             made.left_out.append(path)
@@ -48,7 +49,7 @@ def make(port: Port, name: str, onto: str, also: tuple[str, ...], message: str) 
     was = {path: _blob(root, start, path) for path in now}
     foreign = [path for path, data in now.items() if data != mine.get(path, was[path])]
     _refuse_foreign([p for p in [*foreign, *gone] if p not in also], also, onto, root)
-    edits |= {path: (root / path).read_bytes() for path in foreign}
+    edits |= {path: _blob(root, "HEAD", path) for path in foreign}
     made.edited = sorted(edits)
     made.commit = _write(root, name, made.base, files | edits, [p for p in gone if p in also], message)
     return made
@@ -114,15 +115,31 @@ def _blob(root: Path, commit: str, path: str) -> bytes:
     return git.run(root, "cat-file", "blob", f"{commit}:{path}").stdout
 
 
+def _modes(root: Path) -> dict[str, str]:
+    """{path: mode} of everything in HEAD, such as 100644."""
+    listed = (entry.partition("\t") for entry in git.git(root, "ls-tree", "-r", "-z", "HEAD").split("\0") if entry)
+    return {path: head.split()[0] for head, _, path in listed}
+
+
+def _refuse_links(root: Path, changed: dict[str, bool]) -> None:
+    """What goes upstream is what HEAD holds: a link's target is a file of this machine, whatever it is."""
+    modes = _modes(root)
+    links = [p for p, old in changed.items() if (old or p.startswith(UPSTREAM)) and modes.get(p) not in FILES]
+    if links:
+        what = f"{len(links)} path(s) of the port are links or submodules: {', '.join(sorted(links)[:4])}"
+        raise UsageError(what, where=str(root), todo="Commit the files themselves; a link goes nowhere upstream")
+
+
 def _without_other_ports(port: Port, paths: list[str]) -> dict[str, bytes]:
     """These files as they are, without the registration of ports that share the tree."""
     with tempfile.TemporaryDirectory(prefix="fvport-pr-") as folder:
         scratch = Path(folder)
         others = [f for f in sorted(port.root.glob("tests/local_tests/*/port.toml")) if f.parent.name != port.slug]
         configs = (f"fastvideo/configs/pipelines/{name}.py" for name in ("base", *(f.parent.name for f in others)))
+        modes = _modes(port.root)
         for path in (*paths, *configs):
-            if (port.root / path).is_file():
-                _put(scratch / path, (port.root / path).read_bytes())
+            if modes.get(path) in FILES:
+                _put(scratch / path, _blob(port.root, "HEAD", path))
         for file in others:
             registration.undo(scratch, spec.parse(file))
         return {path: (scratch / path).read_bytes() for path in paths}
@@ -164,10 +181,11 @@ def _write(root: Path, name: str, start: str, files: dict[str, bytes], gone: lis
     said = message.encode()
     stream = [b"commit refs/heads/%s\ncommitter %s\ndata %d\n%s\n" % (name.encode(), who, len(said), said)]
     stream.append(b"from %s\n" % start.encode())
+    modes = _modes(root)
     for path in sorted(files):
         if "\n" in path or path.startswith('"'):
             raise UsageError(f"{path!r} is no name for a file that goes upstream", where=str(root))
-        mode = b"100755" if os.access(root / path, os.X_OK) else b"100644"
+        mode = modes.get(path, "100644").encode()
         stream.append(b"M %s inline %s\ndata %d\n" % (mode, path.encode(), len(files[path])) + files[path] + b"\n")
     stream += [b"D %s\n" % path.encode() for path in gone]
     git.git(root, "fast-import", "--quiet", "--force", "--done", stdin=b"".join([*stream, b"done\n"]))
