@@ -203,6 +203,28 @@ def test_a_booted_process_that_ended_is_started_again(
                 time.sleep(0.02)
 
 
+def test_an_interrupted_boot_leaves_nothing(modules: Path, port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while FastVideo is imported ends the process that imports it."""
+    monkeypatch.setattr(warm, "key", lambda *_: "k")
+    (modules / "sitecustomize.py").write_text("import time; time.sleep(60)\n")
+    env = {**os.environ, cpu_platform.VARIABLE: "cpu", "PYTHONPATH": os.pathsep.join([str(modules), *sys.path])}
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with warm.session():
+        env[warm.VARIABLE] = os.environ[warm.VARIABLE]
+        (Path(env[warm.VARIABLE]) / "k.sock").touch()
+        tries = iter([lambda _: None, interrupted])
+        monkeypatch.setattr(warm, "_try", lambda address: next(tries)(address))
+        with pytest.raises(KeyboardInterrupt):
+            warm.start(port, "ends_7", [], env=env, stdout=1, stderr=2)
+        until = time.monotonic() + 10
+        while _who_serves(env[warm.VARIABLE]) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert _who_serves(env[warm.VARIABLE]) == []
+
+
 def _who_serves(folder: str) -> list[int]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -187,17 +187,29 @@ def _connect(port: Port, env: dict[str, str], folder: Path) -> socket.socket | N
             to: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             own = {name: value for name, value in env.items() if name != cpu_platform.END_VARIABLE}
             process = subprocess.Popen(command, env=own, cwd=port.root, **to)
-        until = time.monotonic() + BOOT_LIMIT
-        while process.poll() is None and time.monotonic() < until:
-            link = _try(address)
-            if link is not None:
-                (folder / f"{name}.root").write_text(str(port.root), encoding="utf-8")
-                process.returncode = 0  # it outlives this process on purpose
-                return link
-            time.sleep(0.05)
-        if process.poll() is None:
+        try:
+            link = _booted(process, address)
+        except BaseException:
             process.kill()
+            raise
+        if link is not None:
+            (folder / f"{name}.root").write_text(str(port.root), encoding="utf-8")
+            return link
         (folder / f"{name}.failed").touch()  # one boot for nothing is enough
+    return None
+
+
+def _booted(process: subprocess.Popen[bytes], address: Path) -> socket.socket | None:
+    """Wait until it answers; None, and nothing left running, where it does not come up."""
+    until = time.monotonic() + BOOT_LIMIT
+    while process.poll() is None and time.monotonic() < until:
+        link = _try(address)
+        if link is not None:
+            process.returncode = 0  # it outlives this process on purpose
+            return link
+        time.sleep(0.05)
+    if process.poll() is None:
+        process.kill()
     return None
 
 
