@@ -38,6 +38,7 @@ MEANINGS = {  # of keys that have no comment in the code
     "FastVideoSource.branch_prefix": "the port's branch is called this and the slug",
     "OfficialPipeline.call": "arguments of the call, such as frames, height, width, steps",
     "OfficialPipeline.prompts": "the texts that it is called with",
+    "OfficialPipeline.images": "files (from the root) that a call begins with, and one to change to; none: drawn",
     "OfficialPipeline.negative_prompt": "the negative text",
     "OfficialPipeline.seeds": "seeds of the noise",
     "Official.library": "the Python library that has the official classes, such as `diffusers`",

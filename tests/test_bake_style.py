@@ -35,6 +35,16 @@ CASES = {
         },
         {"components": "text_encoder=port,text_encoder_2=port,transformer=port"},
     ),
+    "image_to_video": (
+        "WanImageToVideoPipeline",
+        {
+            **WAN,
+            "transformer": (*WAN["transformer"][:2], {**WAN["transformer"][2], "in_channels": 36}, {}),
+            "image_encoder": ("transformers", "CLIPVisionModel", {"hidden_size": 24}, {"c": (2,)}),
+            "image_processor": ("transformers", "CLIPImageProcessor", {}, {}),
+        },
+        {"components": "transformer=port,image_encoder=port", "workload_type": "i2v"},
+    ),
     "two_denoisers": (
         "WanPipeline",
         {**WAN, "transformer_2": WAN["transformer"]},

@@ -26,6 +26,7 @@ import shutil
 import sys
 import tempfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +78,23 @@ WORDS = """a an the of in on at with and over under through runs run fox cat dog
 day light rain snow sea sky red blue green gold old young slow fast camera shot close wide quiet bright dark dance"""
 
 
-def make(out: Path, seed: int = 0) -> Path:
-    """Write the checkpoint to `out` and return it. Raises FileExistsError where `out` holds something else."""
+def make(out: Path, seed: int = 0, build: Callable[[int], Any] | None = None, script: str = __file__) -> Path:
+    """Write the checkpoint to `out` and return it. Raises FileExistsError where `out` holds something else.
+
+    `build(seed)` makes another pipeline than the text-to-video one; `script` is the file that it is written in.
+    """
     out = Path(out)
-    if is_valid(out, seed):
+    if is_valid(out, seed, script):
         return out
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / RECORD).is_file():
         raise FileExistsError(f"{out} exists and was not made by this script; choose another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write(beside, seed)
-        (beside / RECORD).write_text(json.dumps(_record(beside, seed), indent=1, sort_keys=True) + "\n", "utf-8")
+        _write(beside, (build or text_to_video)(seed))
+        (beside / RECORD).write_text(
+            json.dumps(_record(beside, seed, script), indent=1, sort_keys=True) + "\n", "utf-8"
+        )
         beside.chmod(0o755)  # mkdtemp makes private folders
         if out.exists():
             shutil.rmtree(out)
@@ -98,43 +104,55 @@ def make(out: Path, seed: int = 0) -> Path:
     return out
 
 
-def is_valid(out: Path, seed: int = 0) -> bool:
+def is_valid(out: Path, seed: int = 0, script: str = __file__) -> bool:
     """True where `out` holds exactly what this script, these library versions and this seed make."""
     try:
         recorded = json.loads((Path(out) / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
         return False
-    return recorded == _record(Path(out), seed)
+    return recorded == _record(Path(out), seed, script)
 
 
-def _record(folder: Path, seed: int) -> dict[str, Any]:
+def _record(folder: Path, seed: int, script: str) -> dict[str, Any]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != RECORD)
     return {
         "seed": seed,
-        "script": hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+        "script": hashlib.sha256(Path(script).read_bytes()).hexdigest(),
         "versions": {name: importlib.metadata.version(name) for name in ("diffusers", "transformers", "tokenizers")},
         "files": {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
     }
 
 
-def _write(folder: Path, seed: int) -> None:
-    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+def _write(folder: Path, pipeline: Any) -> None:
     from diffusers.utils import logging as diffusers_logging
-    from transformers import UMT5Config, UMT5EncoderModel
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()  # a bar for half a megabyte says nothing
     transformers_logging.disable_progress_bar()
-    pipeline = WanPipeline(
-        tokenizer=make_tokenizer(),
-        text_encoder=randomise(UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)), "text_encoder", seed),
-        vae=randomise(AutoencoderKLWan(**VAE), "vae", seed),
-        transformer=randomise(WanTransformer3DModel(**TRANSFORMER), "transformer", seed),
-        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
-    )
     pipeline.save_pretrained(folder)
     for file in folder.rglob("*.safetensors"):
         file.chmod(0o644)  # written for the owner only, which a container's user may not be
+
+
+def text_to_video(seed: int) -> Any:
+    """The tiny WanPipeline."""
+    from diffusers import WanPipeline, WanTransformer3DModel
+
+    transformer = randomise(WanTransformer3DModel(**TRANSFORMER), "transformer", seed)
+    return WanPipeline(transformer=transformer, **common(seed))
+
+
+def common(seed: int) -> dict[str, Any]:
+    """What every tiny Wan pipeline has beside its transformer."""
+    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return dict(
+        tokenizer=make_tokenizer(),
+        text_encoder=randomise(UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)), "text_encoder", seed),
+        vae=randomise(AutoencoderKLWan(**VAE), "vae", seed),
+        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+    )
 
 
 def randomise(model: Any, name: str, seed: int = 0) -> Any:

@@ -48,6 +48,7 @@ class OfficialPipeline:
     cls: str = ""  # "class" in the file: "diffusers:WanPipeline", or "oracle:function"
     call: dict[str, Any] = field(default_factory=dict)
     prompts: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     negative_prompt: str = ""
     seeds: tuple[int, ...] = (0,)
 

@@ -18,7 +18,7 @@ from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
 from fvport.media import frames as media
 from fvport.models.native_pipeline import last_words
-from fvport.parity import generation
+from fvport.parity import generation, pictures
 from fvport.spec import Port
 
 LIMIT = 3600.0
@@ -69,6 +69,8 @@ def command_line(port: Port, file: Path, out: Path) -> list[str]:
     official = port.official.pipeline
     told: dict[str, Any] = {"--" + key.replace("_", "-"): value for key, value in official.call.items()}
     told |= {"--negative-prompt": official.negative_prompt, "--fps": generation.fps(port)}
+    if image := pictures.of_call(port, official.call):
+        told["--image"] = str(image)
     if official.prompts:
         told["--prompt"] = official.prompts[0]
     if official.seeds:

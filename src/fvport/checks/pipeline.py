@@ -16,7 +16,7 @@ from fvport import fastvideo_api
 from fvport.checks import Options
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
-from fvport.parity import generation, walk
+from fvport.parity import generation, pictures, walk
 from fvport.spec import Port
 
 COMPONENT = {  # stage -> kind of the component whose own fault it may be
@@ -32,7 +32,8 @@ TODO = {
     "timesteps": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
     "sigmas": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
     "initial noise": "Look at the generator, its device, and the shape and dtype of the latents",
-    "conditioning": "Look at cleaning, tokenizer, mask and post-processing of the text; then: fvport check parity",
+    "conditioning": "Look at cleaning, tokenizer, mask and post-processing of the text, and at size, range, encoding "
+    "and mask of an image; then: fvport check parity",
     "denoiser": "Its own fault: fvport check parity",
     "guidance": "Look at the guidance formula and scale in the denoising stage",
     "latents": "Look at the scheduler's step and at what happens to the latents between steps",
@@ -61,6 +62,8 @@ def expected(port: Port) -> list[str]:
     names += ["planted: noise of another seed", "planted: schedule"]
     if _guides(port.official.pipeline.call):
         names.append("planted: guidance c+g(c-u)")
+    if pictures.takes_picture(port):
+        names.append("changed: image")
     return names + [
         f"variant {variant.name}" for variant in port.variants
     ]  # nothing runs one yet: it keeps the gate shut
@@ -139,10 +142,18 @@ def _pair(official: Path, native: Path, name: str) -> tuple[walk.Capture, walk.C
 
 
 def _item(port: Port, finding: walk.Finding) -> Item:
-    component = _component(port, COMPONENT.get(finding.stage, ""))
+    component = _component(port, _kind(finding))
     verdict = "pass" if finding.ok else "fail"
     todo = "" if finding.ok else TODO.get(finding.stage, "")
     return Item(finding.stage, verdict, finding.reason, finding.metrics, finding.tolerance, component, todo)
+
+
+def _kind(finding: walk.Finding) -> str:
+    """The kind of component whose own fault a stage's finding may be: of the conditioning, by what it is made from."""
+    of = str(finding.metrics.get("of", ""))
+    if finding.stage == "conditioning" and of == walk.BESIDE_NOISE:
+        return "vae"
+    return "image_encoder" if finding.stage == "conditioning" and "image" in of else COMPONENT.get(finding.stage, "")
 
 
 def _component(port: Port, kind: str) -> str:
@@ -168,6 +179,9 @@ def _arguments(official: walk.Capture, native: walk.Capture) -> Item:
             wrong.append(f"{name} is left to the official pipeline and {b[name]!r} natively: declare it in the call")
         elif not _same(name, a[name], b[name]):
             wrong.append(f"{name} is {a[name]!r} officially, {b[name]!r} natively")
+    image, own = official.info.get("image", ""), Path(str(native.info["arguments"].get("image_path") or "")).name
+    if image != own:
+        wrong.append(f"the image is {image or 'none'} officially, {own or 'none'} natively")
     metrics = {"compared": sorted(set(a) & set(b)), "not_official": [name for name in CALL if name not in a]}
     if wrong:
         return Item("arguments", "fail", "; ".join(wrong), metrics, todo=TODO["arguments"])
@@ -262,6 +276,14 @@ def _other_guidance(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> An
     return {"model_output/000": (c + g * (c - u)).to(seen.dtype)}
 
 
+def _no_image(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    """What the denoiser is told of the picture, as if there were none; None where it is told nothing of one."""
+    named = [
+        name for name in b.tensors if name.startswith("eval/000/") and ("image" in name or walk.BESIDE_NOISE in name)
+    ]
+    return {name: b.tensors[name] * 0 for name in named} or None
+
+
 def _swapped_steps(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
     if b.steps() < 2:
         return None
@@ -277,6 +299,7 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "noise of another seed": ("initial noise", _other_noise),
     "schedule": ("timesteps", _other_schedule),
     "guidance c+g(c-u)": ("guidance", _other_guidance),
+    "image left out": ("conditioning", _no_image),
     "steps out of order": ("latents", _swapped_steps),
     "frames out of order": ("frames", _swapped_frames),
 }

@@ -11,7 +11,7 @@ import ast
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError
 from fvport.models import kept, native_pipeline
-from fvport.parity import oracle, walk
+from fvport.parity import oracle, pictures, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
@@ -40,6 +40,7 @@ class Call:
     seed: int
     varies: str = ""
     own_floor: bool = False  # other steps or shapes than the base call: its floor is measured, not taken over
+    image: str = ""  # the file that both sides begin with
 
     def official(self, device: str, suffix: str = "", **how: Any) -> dict[str, Any]:
         return {
@@ -48,6 +49,7 @@ class Call:
             "optional": {"negative_prompt": self.negative_prompt} if self.negative_prompt else {},
             "seed": self.seed,
             "device": device,
+            **({"image": self.image} if self.image else {}),
             **how,
         }
 
@@ -55,6 +57,8 @@ class Call:
         arguments = {**self.arguments, "prompt": self.prompt, "seed": self.seed, "fps": fps}
         if self.negative_prompt:  # an empty one is left to the port's preset: FastVideo's own default is another prompt
             arguments["negative_prompt"] = self.negative_prompt
+        if self.image:
+            arguments["image_path"] = self.image
         return {"name": self.name + suffix, "arguments": arguments, "force": force}
 
 
@@ -67,8 +71,9 @@ def calls(port: Port) -> list[Call]:
         raise BlockedError("no seed to generate from", where="port.toml [official.pipeline] seeds")
     seeds = pipeline.seeds
     given = dict(pipeline.call)
+    image = str(pictures.of_call(port, given) or "")
     found = [
-        Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed)
+        Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed, image=image)
         for i, prompt in enumerate(pipeline.prompts)
         for seed in seeds
     ]
@@ -82,17 +87,21 @@ def variations(port: Port, base: Call) -> list[Call]:
     found = []
     if steps > SHORT:
         given["num_inference_steps"] = SHORT
-        found.append(Call("short", given, base.prompt, base.negative_prompt, base.seed, "steps"))
+        found.append(replace(base, name="short", arguments=given, varies="steps"))
     else:
         found += probes(port, base)
     guidance = given.get("guidance_scale")
     other = f"{base.prompt}, seen from above at night"
     if guidance is not None and guidance > 1:
         changed = {**given, "guidance_scale": round(1 + (guidance - 1) * 0.6, 4)}
-        found.append(Call("guidance", changed, base.prompt, base.negative_prompt, base.seed, "guidance scale"))
-        found.append(Call("negative", given, base.prompt, OTHER_NEGATIVE, base.seed, "negative prompt"))
-    found.append(Call("seed", given, base.prompt, base.negative_prompt, base.seed + 1, "seed"))
-    found.append(Call("prompt", given, other, base.negative_prompt, base.seed, "prompt"))
+        found.append(replace(base, name="guidance", arguments=changed, varies="guidance scale"))
+        negative = replace(base, name="negative", arguments=given, varies="negative prompt")
+        found.append(replace(negative, negative_prompt=OTHER_NEGATIVE))
+    found.append(replace(base, name="seed", arguments=given, seed=base.seed + 1, varies="seed"))
+    found.append(replace(base, name="prompt", arguments=given, prompt=other, varies="prompt"))
+    if base.image:
+        image = str(pictures.changed(port, base.arguments) or "")
+        found.append(replace(base, name="image", arguments=given, image=image, varies="image"))
     return found
 
 
@@ -111,13 +120,13 @@ def probes(port: Port, base: Call) -> list[Call]:
     if frames and frames > 1:
         changes.append(("frames", "frames", {"num_frames": frames + 2 * _frames_a_latent(port)}))
     made = [
-        Call(name, {**given, **change}, base.prompt, base.negative_prompt, base.seed, words, own_floor=True)
+        replace(base, name=name, arguments={**given, **change}, varies=words, own_floor=True)
         for name, words, change in changes
     ]
     long = " ".join([base.prompt] * (LONG_WORDS // max(len(base.prompt.split()), 1) + 1))
     return [
         *made,
-        Call("long", given, long, base.negative_prompt, base.seed, "prompt to a very long one", own_floor=True),
+        replace(base, name="long", prompt=long, varies="prompt to a very long one", own_floor=True),
     ]
 
 
@@ -155,7 +164,7 @@ def inputs(port: Port) -> list[str]:
     folder, tree = port.folder.relative_to(port.root), port.load_tree.relative_to(port.root)
     names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
     names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in PACKAGES)]
-    names += oracle.code_inputs(port)
+    names += oracle.code_inputs(port) + pictures.inputs(port)
     for name, component in port.components.items():
         if component.kind in ("tokenizer", "processor"):
             names.append(f"weights:{name}")
@@ -224,7 +233,7 @@ def read(folder: Path) -> walk.Capture | None:
     if not (folder / "steps.json").is_file():
         return None
     info = json.loads((folder / "steps.json").read_text(encoding="utf-8"))
-    return walk.Capture(load_file(folder / "steps.safetensors"), info)
+    return walk.Capture(walk.with_latent_condition(load_file(folder / "steps.safetensors")), info)
 
 
 def media_file(folder: Path) -> Path | None:

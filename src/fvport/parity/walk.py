@@ -33,6 +33,7 @@ STAGES = (
 )
 TABLE_ULP = 8
 FACTOR = 3.0
+BESIDE_NOISE = "latent_condition"  # our name for the channels of hidden_states that are no noise
 Tensors = dict[str, Any]
 
 
@@ -110,6 +111,20 @@ def walk(official: Capture, native: Capture, floors: Floors) -> list[Finding]:
         first = first or ("" if finding.ok else stage)
         findings.append(finding)
     return findings
+
+
+def with_latent_condition(tensors: Tensors) -> Tensors:
+    """A record in which the channels that the denoiser is given beside the noise have a name of their own.
+
+    Image-to-video models join mask and encoded picture to the noisy latents; in one tensor the noise would hide them.
+    """
+    noise, made = tensors.get("initial_noise"), dict(tensors)
+    for name, value in tensors.items():
+        if noise is None or not (name.startswith("eval/000/") and name.endswith("/hidden_states")):
+            continue
+        if value.ndim == noise.ndim and value.shape[1] > noise.shape[1]:
+            made[name.replace("/hidden_states", f"/{BESIDE_NOISE}")] = value[:, noise.shape[1] :].contiguous()
+    return made
 
 
 def first_wrong(findings: list[Finding]) -> Finding | None:
@@ -193,20 +208,34 @@ def _conditioning(official: Capture, native: Capture, floors: Floors, pairs: Any
     compared = 0
     for i, j in pairs.get(0, []):
         a, b = _arguments(official, 0, i), _arguments(native, 0, j)
+        if left_out := _image_left_out(a, b):
+            return Finding(
+                "", False, f"the native denoiser is given no {left_out}, the official one is", {"of": left_out}
+            )
         for key in sorted(set(a) & set(b) - {"output", "timestep", "hidden_states", "sample", "x"}):
             if not a[key].is_floating_point() or not b[key].is_floating_point():
                 continue  # another convention of the call; what it does shows in the denoiser's outputs
             if a[key].numel() != b[key].numel():
                 shapes = f"{tuple(a[key].shape)} officially, {tuple(b[key].shape)} natively"
-                return Finding("", False, f"{key} is {shapes}: another length or width of the conditioning")
+                reason = f"{key} is {shapes}: another length or width of the conditioning"
+                return Finding("", False, reason, {"of": key})
             compared += 1
             found = _near(f"eval/000/{i}/{key}", a[key], b[key], floors, label=key)
             worst = found if worst is None or not found.ok or _use(found) > _use(worst) else worst
             if not found.ok:
+                found.metrics["of"] = key
                 return found
     if worst is not None:
         worst.metrics["compared"] = compared
     return worst
+
+
+def _image_left_out(official: Tensors, native: Tensors) -> str:
+    """What of a picture the official denoiser is told and the native one is not; '' where nothing is missing."""
+    if BESIDE_NOISE in official and BESIDE_NOISE not in native:
+        return BESIDE_NOISE
+    told = [key for key in official if "image" in key and official[key].is_floating_point()]
+    return told[0] if told and not any("image" in key for key in native) else ""
 
 
 def _denoiser(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generate one {{ "video" if p.workload.endswith("2v") else ("image" if p.workload.endswith("2i") else "audio clip") }} with {{ p.pipeline_class }}.
 
-    python examples/inference/basic/basic_{{ p.slug }}.py --output outputs
+    python examples/inference/basic/basic_{{ p.slug }}.py {{ "--image picture.png " if p.takes_image }}--output outputs
 
 The defaults are the official pipeline's. MODEL is the folder that `nox -s prep workspace conversion` makes.
 """
@@ -35,8 +35,10 @@ def main() -> None:
     parser.add_argument("--{{ name | replace("_", "-") }}", type={{ "float" if usual is float or "guidance" in name else "int" }}, default={{ usual | pyrepr }})
 {% endif %}
 {% endfor %}
-{% if p.workload[0] in "iv" %}
-    # FVPORT-DECIDE: an argument for the {{ "image" if p.workload[0] == "i" else "video" }} that {{ p.workload }} starts from, and how generate_video is given it
+{% if p.takes_image %}
+    parser.add_argument("--image", required=True, help="file or address of the image that it begins with")
+{% elif p.workload[0] == "v" %}
+    # FVPORT-DECIDE: an argument for the video that {{ p.workload }} starts from, and how generate_video is given it
 {% endif %}
     args = vars(parser.parse_args())
 
@@ -51,6 +53,9 @@ def main() -> None:
         dit_layerwise_offload=False,
         pin_cpu_memory=offload,
     )
+{% if p.takes_image %}
+    args["image_path"] = args.pop("image")
+{% endif %}
     result = generator.generate_video(args.pop("prompt"), output_path=args.pop("output"), save_video=True, **args)
     print(f"written: {result['video_path']}")
     generator.shutdown()

@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Media regression of {{ p.pipeline_class }} in FastVideo's own suite (MS-SSIM, CUDA, its reference store)."""
 import os
+{% if p.takes_image %}
+from pathlib import Path
+{% endif %}
 
 import pytest
+{% if p.takes_image %}
+from PIL import Image
+{% endif %}
 
 from fastvideo.logger import init_logger
 from fastvideo.tests.ssim.inference_similarity_utils import (resolve_inference_device_reference_folder,
-                                                             run_text_to_video_similarity_test)
+                                                             run_{{ "image" if p.takes_image else "text" }}_to_video_similarity_test)
 
 logger = init_logger(__name__)
 
@@ -39,6 +45,17 @@ PROMPTS = [
 {% endfor %}
 ]
 
+{% if p.takes_image %}
+
+def picture(folder: Path) -> str:
+    """The image that the video begins with, drawn here: smooth colours in one direction, stripes in the other."""
+    size = (PARAMS["width"], PARAMS["height"])
+    red, green = Image.linear_gradient("L").resize(size), Image.radial_gradient("L").resize(size)
+    file = folder / "picture.png"
+    Image.merge("RGB", (red, green, red.rotate(180))).save(file)
+    return str(file)
+
+{% endif %}
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("attention_backend_name", ["TORCH_SDPA"])
@@ -47,12 +64,18 @@ def test_{{ p.slug }}_similarity(
     prompt: str,
     attention_backend_name: str,
     model_id: str,
+{% if p.takes_image %}
+    tmp_path: Path,
+{% endif %}
 ) -> None:
-    run_text_to_video_similarity_test(
+    run_{{ "image" if p.takes_image else "text" }}_to_video_similarity_test(
         logger=logger,
         script_dir=os.path.dirname(os.path.abspath(__file__)),
         device_reference_folder=device_reference_folder,
         prompt=prompt,
+{% if p.takes_image %}
+        image_path=picture(tmp_path),
+{% endif %}
         attention_backend_name=attention_backend_name,
         model_id=model_id,
         default_params_map=MODEL_TO_PARAMS,

@@ -3,11 +3,18 @@
 {% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="name") | list %}
 {% set tokenizers = encoders | map(attribute="tokenizer") | select | list %}
 {% set experts = p.components | selectattr("name", "equalto", "transformer_2") | list %}
-"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and one of its own."""
+"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.joins_image else "one" }} of its own."""
 
 from fastvideo.fastvideo_args import FastVideoArgs
 from fastvideo.pipelines import ComposedPipelineBase, LoRAPipeline
+{% if p.joins_image and p.image_encoders %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages import ({{ p.prefix }}DenoisingStage, {{ p.prefix }}ImageEncodingStage,
+                                                           {{ p.prefix }}ImageLatentStage)
+{% elif p.joins_image %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}DenoisingStage, {{ p.prefix }}ImageLatentStage
+{% else %}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}DenoisingStage
+{% endif %}
 from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
                                         TextEncodingStage, TimestepPreparationStage)
 
@@ -39,7 +46,12 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
         ]
         self.add_stage("prompt_encoding_stage", TextEncodingStage(text_encoders=encoders, tokenizers=tokenizers))
 {% endif %}
-{% if p.workload not in ("t2v", "t2i") %}
+{% if p.joins_image and p.image_encoders %}
+        self.add_stage("image_encoding_stage",
+                       {{ p.prefix }}ImageEncodingStage(image_encoder=self.get_module("{{ p.image_encoders[0].name }}"),
+                       {{ " " * (p.prefix | length) }}                   image_processor=self.get_module("{{ p.image_processors[0].name if p.image_processors else "image_processor" }}")))
+{% endif %}
+{% if p.workload not in ("t2v", "t2i") and not p.joins_image %}
         # FVPORT-DECIDE: the official pipeline's stages for {{ p.workload }} (its image, video or audio conditioning) go here, in its order.
 {% endif %}
         self.add_stage("conditioning_stage", ConditioningStage())
@@ -48,6 +60,9 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
 {% endif %}
         self.add_stage("timestep_preparation_stage", TimestepPreparationStage(scheduler=scheduler))
         self.add_stage("latent_preparation_stage", LatentPreparationStage(scheduler=scheduler, transformer=transformer))
+{% if p.joins_image %}
+        self.add_stage("image_latent_stage", {{ p.prefix }}ImageLatentStage(vae=self.get_module("{{ p.vae.name }}")))
+{% endif %}
 {% if experts %}
         experts = (transformer, self.get_module("transformer_2", None))
 {% else %}

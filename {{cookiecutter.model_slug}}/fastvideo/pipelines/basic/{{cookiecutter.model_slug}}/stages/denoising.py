@@ -39,10 +39,15 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
         latents, timesteps = batch.latents, batch.timesteps
         if latents is None or timesteps is None:
             raise ValueError("latents and timesteps must be prepared before denoising")
-        positive = self._conditions(batch.prompt_embeds, batch.prompt_attention_mask, dtype)
+        positive = self._conditions(batch.prompt_embeds, batch.prompt_attention_mask, {{ "batch.image_embeds, " if p.joins_image }}dtype)
         negative = None
         if batch.do_classifier_free_guidance:
+{% if p.joins_image %}
+            negative = self._conditions(batch.negative_prompt_embeds, batch.negative_attention_mask, batch.image_embeds,
+                                        dtype)
+{% else %}
             negative = self._conditions(batch.negative_prompt_embeds, batch.negative_attention_mask, dtype)
+{% endif %}
         step_kwargs: dict[str, Any] = {"generator": batch.generator} if "generator" in self.step_accepted else {}
         if isinstance(step_kwargs.get("generator"), list) and len(step_kwargs["generator"]) == 1:
             step_kwargs["generator"] = step_kwargs["generator"][0]
@@ -50,7 +55,12 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
         trajectory: list[torch.Tensor] = []
         for index, t in enumerate(tqdm(timesteps, disable=get_world_group().local_rank != 0)):
             model, scale = self._expert(t, batch, fastvideo_args)
+{% if p.joins_image %}
+            noisy = self.scheduler.scale_model_input(latents, t)
+            model_input = torch.cat([noisy, batch.image_latent.to(noisy)], dim=1).to(dtype)
+{% else %}
             model_input = self.scheduler.scale_model_input(latents, t).to(dtype)
+{% endif %}
             timestep = t.expand(latents.shape[0]).to(latents.device)
             batch.is_cfg_negative = False
             prediction = self._predict(model, model_input, timestep, positive, index, batch)
@@ -69,12 +79,16 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
         self._release(fastvideo_args)
         return batch
 
-    def _conditions(self, embeds, mask, dtype: torch.dtype) -> dict[str, Any]:
+    def _conditions(self, embeds, mask, {{ "images, " if p.joins_image }}dtype: torch.dtype) -> dict[str, Any]:
         """What the transformer is told beside latents and timestep: one tensor for one encoder, a list for several."""
         cast = [embed.to(device=get_local_torch_device(), dtype=dtype) for embed in embeds or []]
         conditions: dict[str, Any] = {"encoder_hidden_states": cast[0] if len(cast) == 1 else cast}
         if "encoder_attention_mask" in self.accepted and mask:
             conditions["encoder_attention_mask"] = mask[0] if len(mask) == 1 else mask
+{% if p.joins_image %}
+        if images and "encoder_hidden_states_image" in self.accepted:
+            conditions["encoder_hidden_states_image"] = images[0].to(device=get_local_torch_device(), dtype=dtype)
+{% endif %}
         return conditions
 
     def _predict(self, model, latents, timestep, conditions, index: int, batch: ForwardBatch) -> torch.Tensor:
@@ -106,6 +120,9 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
         result = VerificationResult()
         result.add_check("timesteps", batch.timesteps, [V.is_tensor, V.min_dims(1)])
         result.add_check("latents", batch.latents, V.is_tensor)
+{% if p.joins_image %}
+        result.add_check("image_latent", batch.image_latent, [V.is_tensor, V.with_dims(5)])
+{% endif %}
         result.add_check("prompt_embeds", batch.prompt_embeds, V.list_not_empty)
         result.add_check("guidance_scale", batch.guidance_scale, V.positive_float)
         result.add_check("negative_prompt_embeds", batch.negative_prompt_embeds,
