@@ -146,7 +146,8 @@ def test_values_that_no_signature_says_are_called_assumed(tmp_path: Path, wan: P
 def test_a_workload_that_no_check_covers_is_said_at_once(tmp_path: Path, wan: Path, workload: str) -> None:
     """The bake, the plan and an open decision say that the media checks cannot pass for this workload."""
     said = told(tmp_path, official_weights=str(wan), workload_type=workload)
-    words = f"cover text to video{" and Wan's image to video" if workload[0] == 'i' else ''}, not {workload}"
+    known = " and Wan's image to video" if workload.startswith("i") else ""
+    words = f"cover text to video{known}, not {workload}"
     assert any(words in text for text in said["unknown"])
     assert said["decisions"]
     plan = (Path(said["root"]) / "tests/local_tests/tiny_wan/PLAN.md").read_text()

@@ -236,7 +236,8 @@ def test_planted_faults_are_seen(sides: Any) -> None:
     """Each planted fault is seen at its stage in records that agree."""
     port, official, native, calls = sides
     items = pipeline.planted(port, official, native, calls)
-    assert set(verdicts(items)) == {f"planted: {name}" for name in pipeline.FAULTS}
+    here = [name for name in pipeline.FAULTS if name != "image left out"]  # these records know of no picture
+    assert set(verdicts(items)) == {f"planted: {name}" for name in here}
     assert set(verdicts(items).values()) == {"pass"}
 
 

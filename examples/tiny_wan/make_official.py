@@ -147,12 +147,12 @@ def common(seed: int) -> dict[str, Any]:
     from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
     from transformers import UMT5Config, UMT5EncoderModel
 
-    return dict(
-        tokenizer=make_tokenizer(),
-        text_encoder=randomise(UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)), "text_encoder", seed),
-        vae=randomise(AutoencoderKLWan(**VAE), "vae", seed),
-        scheduler=FlowMatchEulerDiscreteScheduler(**SCHEDULER),
-    )
+    return {
+        "tokenizer": make_tokenizer(),
+        "text_encoder": randomise(UMT5EncoderModel(UMT5Config(**TEXT_ENCODER)), "text_encoder", seed),
+        "vae": randomise(AutoencoderKLWan(**VAE), "vae", seed),
+        "scheduler": FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+    }
 
 
 def randomise(model: Any, name: str, seed: int = 0) -> Any:

@@ -43,6 +43,7 @@ def run(
     job = out / "job.json"
     encoders = sum(bool(c.config) for c in port.components.values() if c.kind == "text_encoder")
     what = {"model": str(port.load_tree), "calls": calls, "precision": precision, "text_encoders": encoders}
+    what["workload"] = next((name for name in port.port.workload_types if name != "v2v"), "t2v")  # none is v2v
     job.write_text(json.dumps(what | {"out": str(out)}))
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     env |= {VARIABLE: str(port.root.resolve())}
@@ -87,6 +88,7 @@ def _main(job_file: str) -> None:
     forked.interrupt_on_sigterm()
     job = json.loads(Path(job_file).read_text())
     settings: dict[str, Any] = {"num_gpus": 1, "dit_layerwise_offload": False, **dict.fromkeys(OFF, False)}
+    settings["workload_type"] = job.get("workload", "t2v")  # decides what file is written
     if job["precision"]:
         settings |= {"dit_precision": job["precision"], "vae_precision": job["precision"]}
         settings |= {"vae_decode_precision": job["precision"]}

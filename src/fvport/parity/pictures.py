@@ -24,7 +24,7 @@ def takes_picture(port: Port) -> bool:
 
 
 def of_call(port: Port, call: dict[str, Any]) -> Path | None:
-    """The picture of the gate's calls; None for a workload without one. BlockedError where a declared one is missing."""
+    """The picture of the gate's calls, None for a workload without one. BlockedError: a declared one is missing."""
     if not takes_picture(port):
         return None
     for name in port.official.pipeline.images:

@@ -25,6 +25,7 @@ def choose(p: PortContext) -> None:
     known = facts.pipeline(p.official_pipeline)
     source = f"{p.official_pipeline}.__call__ (diffusers {facts.pipelines()['version']})"
     p.defaults = {k: (v, source) for k, v in known.get("call", {}).items() if v is not None}
+    p.defaults |= _native_size(p)
     accepted = list(known.get("call", {})) or list(FALLBACK)
     p.prompts = [PROMPT]
     p.call = {key: _value(p, key) for key in GATE_KEYS if key in accepted and _fits(p, key)}
@@ -37,6 +38,16 @@ def choose(p: PortContext) -> None:
             "set what the model was trained for in [official.pipeline] call."
         )
     _fps(p)
+
+
+def _native_size(p: PortContext) -> dict[str, tuple[Any, str]]:
+    """Height and width that Stable Diffusion 3's call means by None: the transformer's sample size in pixels."""
+    dit, vae = (c.config if c else {} for c in (p.dit, p.vae))
+    if not p.is_sd3 or not dit.get("sample_size") or not vae.get("block_out_channels"):
+        return {}
+    pixels = dit["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
+    source = "transformer/config.json sample_size, times the VAE's factor (the call's default is None)"
+    return {"height": (pixels, source), "width": (pixels, source)}
 
 
 def _is_assumed(p: PortContext, key: str) -> bool:

@@ -80,6 +80,9 @@ def files(p: PortContext) -> dict[str, str]:
     for c in p.checked:
         found[c.test_path] = render(_template(c, "parity_test.py.jinja"), p, c)
     found[f"tests/local_tests/{p.slug}/oracle.py"] = oracle(p)
+    if p.is_sd3:
+        name = f"fastvideo/pipelines/basic/{p.slug}/stages/text_and_image.py"
+        found[name] = render("_pipeline/text_and_image.py.jinja", p)
     if p.joins_image:
         name = f"fastvideo/pipelines/basic/{p.slug}/stages/image_conditioning.py"
         found[name] = render("_pipeline/image_conditioning.py.jinja", p)

@@ -28,7 +28,9 @@ def main() -> None:
                         action=argparse.BooleanOptionalAction,
                         default=torch.cuda.is_available(),
                         help="keep idle components in host memory")
+{% if not p.is_image %}
     parser.add_argument("--fps", type=int, default={{ p.fps }})
+{% endif %}
 {% for name, value in p.call.items() %}
 {% set usual = p.defaults.get(name, (value, ""))[0] %}
 {% if usual is number %}
@@ -46,6 +48,9 @@ def main() -> None:
     generator = VideoGenerator.from_pretrained(
         args.pop("model"),
         num_gpus=args.pop("num_gpus"),
+{% if p.is_image or p.is_audio %}
+        workload_type="{{ p.workload }}",
+{% endif %}
         dit_cpu_offload=offload,
         vae_cpu_offload=offload,
         text_encoder_cpu_offload=offload,

@@ -58,6 +58,17 @@ def valid_tokens(outputs: BaseEncoderOutput) -> torch.Tensor:
     for row, length in enumerate(mask.gt(0).sum(dim=1).tolist()):
         padded[row, :length] = hidden[row, :length]
     return padded
+{% elif p.is_sd3 %}
+def clean_prompt(prompt: str) -> str:
+    """As it is: the official pipeline cleans nothing."""
+    return prompt
+
+
+def valid_tokens(outputs: BaseEncoderOutput) -> torch.Tensor:
+    """The last state. The pipeline's own text stage takes what it needs of the encoders by itself."""
+    if outputs.last_hidden_state is None:
+        raise ValueError("the text encoder must return last_hidden_state")
+    return outputs.last_hidden_state
 {% else %}
 # FVPORT-DECIDE: how {{ p.official_pipeline or "the official pipeline" }} cleans a prompt and which hidden states it hands on; this keeps the text as it is and takes the last state.
 def clean_prompt(prompt: str) -> str:

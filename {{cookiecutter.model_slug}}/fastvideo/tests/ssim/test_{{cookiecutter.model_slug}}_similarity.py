@@ -28,6 +28,9 @@ PARAMS = {
     "{{ name }}": {{ p.call[name] | pyrepr }},
 {% endif %}
 {% endfor %}
+{% if p.is_image %}
+    "num_frames": 1,
+{% endif %}
     "seed": {{ p.seeds[0] }},
     "sp_size": 1,
     "tp_size": 1,
@@ -81,4 +84,8 @@ def test_{{ p.slug }}_similarity(
         default_params_map=MODEL_TO_PARAMS,
         full_quality_params_map=MODEL_TO_PARAMS,
         min_acceptable_ssim=0.98,
+{% if p.is_image %}
+        init_kwargs_override={"workload_type": "{{ p.workload }}"},
+        media_extension=".png",
+{% endif %}
     )

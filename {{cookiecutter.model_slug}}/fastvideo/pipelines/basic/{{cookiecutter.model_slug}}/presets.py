@@ -22,7 +22,9 @@ _DENOISE_STAGE = PresetStageSpec(
         "{{ name }}": {{ p.defaults[name][0] | pyrepr }},  # {{ p.defaults[name][1] }}
 {% endif %}
 {% endfor %}
-{% if "fps" not in p.defaults %}
+{% if p.is_image %}
+        "num_frames": 1,  # an image
+{% elif "fps" not in p.defaults %}
         "fps": {{ p.fps }},  # the gate's; the official pipeline has none
 {% endif %}
 {% if p.defaults.get("negative_prompt", (none, ""))[0] %}

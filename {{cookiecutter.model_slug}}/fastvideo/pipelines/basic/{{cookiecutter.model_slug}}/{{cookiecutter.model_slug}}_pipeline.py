@@ -3,20 +3,21 @@
 {% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="name") | list %}
 {% set tokenizers = encoders | map(attribute="tokenizer") | select | list %}
 {% set experts = p.components | selectattr("name", "equalto", "transformer_2") | list %}
-"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.joins_image else "one" }} of its own."""
+"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.joins_image or p.is_sd3 else "one" }} of its own."""
 
 from fastvideo.fastvideo_args import FastVideoArgs
 from fastvideo.pipelines import ComposedPipelineBase, LoRAPipeline
-{% if p.joins_image and p.image_encoders %}
-from fastvideo.pipelines.basic.{{ p.slug }}.stages import ({{ p.prefix }}DenoisingStage, {{ p.prefix }}ImageEncodingStage,
-                                                           {{ p.prefix }}ImageLatentStage)
-{% elif p.joins_image %}
-from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}DenoisingStage, {{ p.prefix }}ImageLatentStage
-{% else %}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}DenoisingStage
-{% endif %}
+{% for name in p.own_stages %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ name }}
+{% endfor %}
+{% if p.is_sd3 %}
+from fastvideo.pipelines.stages import (ConditioningStage, InputValidationStage, LatentPreparationStage,
+                                        TimestepPreparationStage)
+{% else %}
 from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
                                         TextEncodingStage, TimestepPreparationStage)
+{% endif %}
 
 
 class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
@@ -44,12 +45,13 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
             self.get_module("{{ c.tokenizer }}"),
 {% endfor %}
         ]
-        self.add_stage("prompt_encoding_stage", TextEncodingStage(text_encoders=encoders, tokenizers=tokenizers))
+        self.add_stage("prompt_encoding_stage", {{ p.prefix ~ "TextStage" if p.is_sd3 else "TextEncodingStage" }}(text_encoders=encoders, tokenizers=tokenizers))
 {% endif %}
 {% if p.joins_image and p.image_encoders %}
-        self.add_stage("image_encoding_stage",
-                       {{ p.prefix }}ImageEncodingStage(image_encoder=self.get_module("{{ p.image_encoders[0].name }}"),
-                       {{ " " * (p.prefix | length) }}                   image_processor=self.get_module("{{ p.image_processors[0].name if p.image_processors else "image_processor" }}")))
+        image_encoder = self.get_module("{{ p.image_encoders[0].name }}")
+        image_processor = self.get_module("{{ p.image_processors[0].name if p.image_processors else "image_processor" }}")
+        image_stage = {{ p.prefix }}ImageEncodingStage(image_encoder=image_encoder, image_processor=image_processor)
+        self.add_stage("image_encoding_stage", image_stage)
 {% endif %}
 {% if p.workload not in ("t2v", "t2i") and not p.joins_image %}
         # FVPORT-DECIDE: the official pipeline's stages for {{ p.workload }} (its image, video or audio conditioning) go here, in its order.
@@ -69,7 +71,12 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
         experts = (transformer, )
 {% endif %}
         self.add_stage("denoising_stage", {{ p.prefix }}DenoisingStage(experts, scheduler))
+{% if p.is_sd3 %}
+        decoding_stage = {{ p.prefix }}ImageDecodingStage(vae=self.get_module("{{ p.vae.name }}"), pipeline=self)
+        self.add_stage("decoding_stage", decoding_stage)
+{% else %}
         self.add_stage("decoding_stage", DecodingStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}"), pipeline=self))
+{% endif %}
 
 
 EntryClass = {{ p.pipeline_class }}

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 from fastvideo.pipelines.basic.{{ p.slug }}.stages.denoising import {{ p.prefix }}DenoisingStage
-{% if p.joins_image %}
-from fastvideo.pipelines.basic.{{ p.slug }}.stages.image_conditioning import {{ p.prefix ~ "ImageEncodingStage, " if p.image_encoders }}{{ p.prefix }}ImageLatentStage
-{% endif %}
+{% for name, module in p.own_stages.items() %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages.{{ module }} import {{ name }}
+{% endfor %}
 
-{% if p.joins_image %}
-__all__ = [{{ '"' ~ p.prefix ~ 'DenoisingStage", ' }}{{ '"' ~ p.prefix ~ 'ImageEncodingStage", ' if p.image_encoders }}"{{ p.prefix }}ImageLatentStage"]
+{% if p.own_stages %}
+__all__ = [
+    "{{ p.prefix }}DenoisingStage",
+{% for name in p.own_stages %}
+    "{{ name }}",
+{% endfor %}
+]
 {% else %}
 __all__ = ["{{ p.prefix }}DenoisingStage"]
 {% endif %}
