@@ -338,8 +338,8 @@ def _say_what_no_check_covers(p: PortContext) -> None:
         return
     if p.workload == "t2i":
         p.unknown.append(
-            "The checks pipeline, ssim and example are proven on text to video, Wan's image to video and Stable Diffusion "
-            "3 with three text encoders; other text to image is untried."
+            "The checks pipeline, ssim and example are proven on text to video, Wan's image to video and Stable "
+            "Diffusion 3 with three text encoders; other text to image is untried."
         )
         return
     if p.takes_image:
