@@ -63,7 +63,7 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
         self.add_stage("timestep_preparation_stage", TimestepPreparationStage(scheduler=scheduler))
         self.add_stage("latent_preparation_stage", LatentPreparationStage(scheduler=scheduler, transformer=transformer))
 {% if p.joins_image %}
-        self.add_stage("image_latent_stage", {{ p.prefix }}ImageLatentStage(vae=self.get_module("{{ p.vae.name }}")))
+        self.add_stage("image_latent_stage", {{ p.prefix }}ImageLatentStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}")))
 {% endif %}
 {% if experts %}
         experts = (transformer, self.get_module("transformer_2", None))
@@ -72,7 +72,7 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
 {% endif %}
         self.add_stage("denoising_stage", {{ p.prefix }}DenoisingStage(experts, scheduler))
 {% if p.is_sd3 %}
-        decoding_stage = {{ p.prefix }}ImageDecodingStage(vae=self.get_module("{{ p.vae.name }}"), pipeline=self)
+        decoding_stage = {{ p.prefix }}ImageDecodingStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}"), pipeline=self)
         self.add_stage("decoding_stage", decoding_stage)
 {% else %}
         self.add_stage("decoding_stage", DecodingStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}"), pipeline=self))
