@@ -60,7 +60,10 @@ def one(case: Any, folder: Path) -> dict[str, Any]:
     official_facts = facts(model, theirs, chosen)
     mine, _ = watched(native, lambda given: sides.call(native, given))
     wrong, done = points.compare(facts(native, mine, chosen), official_facts, own=True)
-    found: dict[str, Any] = {"points": [p.sentence for p in wrong], "compared": done, "walks": {}}
+    real = root.valid(root.mask_of(theirs[chosen].given)[1]) if chosen else None
+    wanted = ["padding"] * (real is not None and not bool(real.all()))
+    wanted += ["row 1 alone"] * (real is not None and len(real) > 1)
+    found: dict[str, Any] = {"points": [p.sentence for p in wrong], "compared": done, "wanted": wanted, "walks": {}}
     for fault, (where, old, new) in encoders.FAULTS.items():
         if where != case.name or fault not in STAGES:
             continue

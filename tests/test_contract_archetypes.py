@@ -30,6 +30,9 @@ def test_archetypes_keep_the_contract(measured: dict[str, Any]) -> None:
         name: [] for name in measured
     }
     assert all({"container", "fields", "dtypes"} <= set(found["compared"]) for found in measured.values())
+    lacking = {name: set(found["wanted"]) - set(found["compared"]) for name, found in measured.items()}
+    assert lacking == {name: set() for name in measured}
+    assert any(found["wanted"] == ["padding", "row 1 alone"] for found in measured.values())
 
 
 @pytest.mark.heavy

@@ -7,8 +7,11 @@ import copy
 from typing import Any
 
 import pytest
+import torch
+import walk_support
 
-from fvport.contract import points, tokenizer, tokens
+from fvport.checks import _fields
+from fvport.contract import points, root, tokenizer, tokens
 from fvport.contract.walk import walk
 
 BOS, EOS, PAD, LENGTH = 1, 2, 0, 12
@@ -175,6 +178,122 @@ def test_container_and_dtype(change: dict[str, Any], stage: str, words: str) -> 
     assert (found, done) == ([], ["container", "fields", "dtypes"])
     found, _ = points.compare({"cases": {"one": {**ANSWER, **change}}, "behaviour": {}}, official, own=True)
     assert (found[0].stage, words in found[0].sentence) == (stage, True)
+
+
+@pytest.mark.parametrize("answer", ["refused: RuntimeError", "another shape", float("nan"), float("inf")])
+def test_behaviour_that_is_no_figure(answer: Any) -> None:
+    """A refusal or a value that is not finite, natively alone, is a finding; on both sides it is told."""
+    official: dict[str, Any] = {"cases": {}, "behaviour": {"padding": 0.0}}
+    native: dict[str, Any] = {"cases": {}, "behaviour": {"padding": answer}}
+    found, done = points.compare(native, official, own=True)
+    assert ([p.name for p in found], done) == (["padding"], [])
+    assert points.unsaid(native, official, own=True) == []
+    assert points.compare(native, native, own=True) == ([], [])
+    assert "not compared" in points.unsaid(native, native, own=True)[0]
+    assert "officially" in points.unsaid(official, native, own=True)[0]
+
+
+def test_a_form_that_only_fastvideos_own_class_refuses() -> None:
+    """A port's class must take a mask as the official one does; of FastVideo's own a refused form is a note."""
+    native, official = ({"cases": {}, "behaviour": {"mask.float": v}} for v in ("refused: RuntimeError", 0.0))
+    assert [p.name for p in points.compare(native, official, own=True)[0]] == ["mask.float"]
+    assert points.compare(native, official, own=False) == ([], [])
+    assert "not compared" in points.unsaid(native, official, own=False)[0]
+
+
+def test_a_call_that_cannot_be_made_again_says_so() -> None:
+    """Where the model refuses its own call, no refusal of another one is laid at its door."""
+
+    class Positional(torch.nn.Module):
+        def forward(self, *args: Any) -> Any:
+            return args[0] * 1.0
+
+    ids = torch.ones(2, 3, 4)
+    told = root.behave(Positional(), {"*0": ids}, ids)
+    assert told == {"again": "refused: IndexError"}
+    assert points.compare({"behaviour": told}, {"behaviour": {"row 1 alone": 0.0}}, own=True) == ([], [])
+    assert "no behaviour was tried" in points.unsaid({"behaviour": told}, {"behaviour": {}}, own=True)[0]
+
+
+def unmasked() -> dict[str, Any]:
+    found = side(Tokenizer())
+    found["cases"] = {case: {**rows, "mask": None} for case, rows in found["cases"].items()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong", "words"),
+    [
+        ({"mask_moves": {"real": 0.4, "all": 0.5}}, True, "the native class reads it"),
+        ({"mask_moves": {"real": 0.0, "all": 0.0}}, False, ""),  # an encoder that takes no mask, or leaves it alone
+        ({"mask_moves": {"real": 0.0, "all": 0.5}}, False, "at real tokens not"),  # causal, padded on the right
+        ({"mask_moves": {"real": 0.4, "all": 0.5}, "own_stage": True}, False, "own stage must not"),
+        ({}, False, "could not be told"),
+    ],
+)
+def test_no_official_mask(more: dict[str, Any], wrong: bool, words: str) -> None:
+    """Officially padding counts: a mask that natively hides it is a finding where the native class reads it."""
+    found, notes = tokens.compare(unmasked(), side(Tokenizer()) | more)
+    assert [point.name for point in found] == (["mask"] * wrong and ["mask"] * len(found))
+    assert bool(found) == wrong
+    told = [point.sentence for point in found] if wrong else notes
+    assert (words in told[0]) if words else told == []
+    assert tokens.compare(unmasked(), unmasked() | more) == ([], [])
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_what_a_mask_moves(reads: bool) -> None:
+    """Whether an encoder reads its mask is measured; a causal one moves at padding alone."""
+    model = walk_support.Encoder("" if reads else "mask ignored")
+    found = root.mask_moves(model, {"input_ids": torch.tensor([[5, 6, 7, 8], [5, 9, 9, 9]])})
+    assert (found["real"] > 1e-3) == reads
+    assert (found["all"] > 1e-3) == reads
+
+
+def test_prompts_without_official_ids() -> None:
+    """A prompt that the official side never tokenized is told."""
+    official = side(Tokenizer())
+    del official["cases"]["unicode"]
+    assert tokens.compare(official, side(Tokenizer()))[1] == ["the official side gave no ids for the unicode prompts"]
+
+
+def test_a_mask_as_attention_takes_it() -> None:
+    """(rows, 1, 1, tokens), additive or not, is read as one value a token; any other form is told, not compared."""
+    official, other, additive = (side(Tokenizer()) for _ in range(3))
+    for one, low in ((official, 0), (additive, 1)):
+        for rows in one["cases"].values():
+            rows["mask"] = [[[[-1e9 * (1 - v) if low else v for v in row]]] for row in rows["mask"]]
+    assert tokens.compare(official, side(Tokenizer())) == ([], [])
+    assert tokens.compare(additive, side(Tokenizer())) == ([], [])
+    native = side(Tokenizer())
+    native["cases"]["batch"]["mask"][0] = [1] * LENGTH
+    assert [point.name for point in tokens.compare(official, native)[0]] == ["mask"]
+    for rows in other["cases"].values():
+        rows["mask"] = [[[[int(k <= q) for k in range(LENGTH)] for q in range(LENGTH)]] for _ in rows["mask"]]
+    found, notes = tokens.compare(other, side(Tokenizer()))
+    assert (found, "another form" in notes[0]) == ([], True)
+
+
+def test_the_config_check_says_where_officially_no_mask_is_given() -> None:
+    """`config` sees no model: it does not say that masks agree where one side has none."""
+    official, native = unmasked()["cases"], side(Tokenizer())
+    (item,) = _fields.token_items("text_encoder", official, native)
+    assert (item.verdict, "no mask" in item.reason) == ("pass", True)
+    (item,) = _fields.token_items("text_encoder", side(Tokenizer())["cases"], native)
+    assert "masks are the official ones" in item.reason
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_not_finite(value: float) -> None:
+    """A preprocessor that answers what is no number is never equal to one that does."""
+    official = {"class": "Picture", "cases": tokenizer.processed(Picture())}
+    native = copy.deepcopy(official)
+    for outputs in native["cases"].values():
+        outputs["pixel_values"]["values"] = [value] * len(outputs["pixel_values"]["values"])
+    found, _ = tokens.preprocessed(official, native)
+    assert "not finite" in found[0].sentence
+    assert tokens.preprocessed(native, official)[0]
+    assert tokens.preprocessed(native, copy.deepcopy(native)) == ([], [])
 
 
 @pytest.mark.parametrize("name", points.SAYS)

@@ -8,6 +8,7 @@ from typing import Any
 
 from fvport import evidence
 from fvport.checks import Options
+from fvport.contract import facts
 from fvport.evidence import Evidence, Item
 from fvport.parity import contracts, lockstep, oracle, runs, strengths
 from fvport.parity.compare import series
@@ -37,8 +38,9 @@ def required(port: Port) -> list[Component]:
 
 
 def expected(port: Port) -> list[str]:
-    """Every component that needs parity must have an item that passed."""
-    return [component.name for component in required(port)]
+    """Every component that needs parity must have an item that passed, every encoder its contract too."""
+    contract = [f"{component.name}: contract" for component in required(port) if component.bucket == "encoders"]
+    return [component.name for component in required(port)] + contract
 
 
 def inputs(port: Port) -> list[str]:
@@ -59,6 +61,9 @@ def inputs(port: Port) -> list[str]:
         names += [f"weights:{component.name}", f"file:{port.test_file(component)}"]
         config = "scheduler_config.json" if component.kind == "scheduler" else "config.json"
         names.append(f"file:{tree}/{component.weights or component.name}/{config}")
+        if (given := facts.processor_of(port, component)) is not None:  # its pixels or features are compared too
+            names += [f"weights:{given.name}", f"port:components.{given.name}"]
+            names.append(f"file:{tree}/{given.weights or given.name}/preprocessor_config.json")
     return names
 
 
@@ -138,7 +143,16 @@ def contract_items(
     """An encoder's contract, and the walk of a red one: one item that names the first stage that differs."""
     items, notes = [], []
     for found in answer.get("compared", []):
-        judged = contracts.judged(port, component, found, device) if found["component"] == component.name else None
+        if found["component"] != component.name:
+            continue
+        contract = f"{component.name}: contract"
+        try:
+            judged = contracts.judged(port, component, found, device)
+        except Exception as error:  # noqa: BLE001 - an unheard-of form of data must not take the other components along
+            said = " ".join(str(error).split())[:200]
+            reason = f"{contract}: it could not be judged ({type(error).__name__}: {said})"
+            items.append(Item(contract, "blocked", reason, component=component.name))
+            continue
         if judged is None:
             continue
         notes += judged.notes
@@ -148,11 +162,12 @@ def contract_items(
         if judged.walk.stage:
             reason, name = judged.walk.text(), f"{component.name}: walk"
             items.append(Item(name, "fail", reason, metrics, {}, component.name, WALK[judged.walk.stage]))
+            items.append(Item(contract, "fail", f"{contract} differs, as the walk says", component=component.name))
         elif judged.blocked:
             reason = f"{component.name}: {judged.blocked}"
-            items.append(Item(f"{component.name}: contract", "blocked", reason, metrics, {}, component.name))
+            items.append(Item(contract, "blocked", reason, metrics, {}, component.name, judged.todo))
         else:
-            items.append(Item(f"{component.name}: contract", "pass", "", metrics, {}, component.name))
+            items.append(Item(contract, "pass", "", metrics, {}, component.name))
     return items, notes
 
 

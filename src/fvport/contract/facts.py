@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
 import os
 import subprocess
@@ -14,7 +16,9 @@ from fvport.errors import FvportError
 from fvport.spec import Component, Port
 
 LIMIT = 900  # seconds
+PACKAGES = ("transformers", "diffusers", "torch", "tokenizers", "sentencepiece", "ftfy", "pillow")  # what makes ids
 Json = dict[str, Any]
+_wrong: dict[Path, Json] = {}  # answers with an error: true of this process, and asked again by the next one
 
 
 def has_tokens(component: Component) -> bool:
@@ -33,6 +37,24 @@ def processor_of(port: Port, component: Component) -> Component | None:
     return next((found[name] for name in names if name in found), None)
 
 
+def own_text_stage(port: Port) -> bool:
+    """Whether the port's pipeline makes its prompt with a stage of its own: it adds its stages itself, and
+    `TextEncodingStage` is none of them.
+    """
+    folder = port.root / "fastvideo" / "pipelines" / "basic" / port.slug
+    trees = []
+    for file in sorted(folder.rglob("*.py")):
+        with contextlib.suppress(OSError, ValueError, SyntaxError):
+            trees.append(ast.parse(file.read_text(encoding="utf-8")))
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {"TextEncodingStage"}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            names |= {a.asname for a in node.names if a.name == "TextEncodingStage" and a.asname}
+    called = {getattr(n.func, "id", getattr(n.func, "attr", "")) for n in nodes if isinstance(n, ast.Call)}
+    return "add_stage" in called and "create_pipeline_stages" not in called and not called & names
+
+
 def official(port: Port) -> Json:
     """`{"tokens": {encoder: ...}, "processors": {encoder: ...}}` of every encoder of the port.
 
@@ -46,11 +68,23 @@ def official(port: Port) -> Json:
     file = port.state / "cache" / "contract" / f"official.{_key(port, job)}.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with kept.alone(file):
+        if file in _wrong:
+            return _wrong[file]
         if file.is_file():
-            return dict(json.loads(file.read_text(encoding="utf-8")))
-        answer = _child(port, job, file)
-        kept.prune_files(file, "official")
+            answer = dict(json.loads(file.read_text(encoding="utf-8")))
+        else:
+            answer = _child(port, job, file)
+            kept.prune_files(file, "official")
+        if failed(answer):  # a missing library, a disk that was full: nothing that a digest could say
+            file.unlink(missing_ok=True)
+            _wrong[file] = answer
     return answer
+
+
+def failed(answer: Json) -> bool:
+    """Whether an answer says an error of any encoder."""
+    found = [entry for group in answer.values() for entry in group.values()]
+    return any(entry.get("error") or entry.get("cases_error") for entry in found)
 
 
 def _child(port: Port, job: Json, file: Path) -> Json:
@@ -133,6 +167,7 @@ def _key(port: Port, job: Json) -> str:
         "job": job,
         "files": [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files],
         "code": [ev.blake3(f.read_bytes()) for f in own if f.is_file()] + [oracle.code(port)],
-        "packages": ev.digests(port, ["package:transformers", "package:diffusers", "package:torch"]),
+        "configs": [ev.blake3(f.read_bytes()) for c in job["encoders"] if (f := Path(c["config"])).is_file()],
+        "packages": ev.digests(port, [f"package:{name}" for name in PACKAGES]),
     }
     return ev.blake3(ev.canonical(whole)).partition(":")[2][:32]

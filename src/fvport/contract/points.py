@@ -5,6 +5,7 @@ of each output, and how the answer moves with padding, rows, the mask's form and
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fvport.contract import Point, packing
@@ -38,11 +39,46 @@ def compare(native: Json, official: Json, *, own: bool) -> tuple[list[Point], li
         done = ["container", "fields", "dtypes"]
     for name, (stage, words) in SAYS.items():
         a, b = native.get("behaviour", {}).get(name), official.get("behaviour", {}).get(name)
-        if how := behaviour_differs(a, b):
+        if how := behaviour_differs(a, b) or refused(name, a, b, own=own):
             points.append(Point(stage, name, f"{words}: {how}", {"case": official.get("case", "")}))
-        if isinstance(a, float) and isinstance(b, float):
+        if sound(a) and sound(b):
             done.append(name)
     return _first_of_each(points), done
+
+
+def sound(value: Any) -> bool:
+    """Whether a behaviour is a figure; a refusal, another shape or what is not finite is none."""
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def refused(name: str, mine: Any, theirs: Any, *, own: bool) -> str:
+    """How the native side alone gives no figure; ''. FastVideo's own class may refuse a form of the mask."""
+    if mine is None or sound(mine) or not sound(theirs):
+        return ""
+    if not own and name.startswith("mask.") and str(mine).startswith("refused"):
+        return ""
+    return f"natively {mine}, officially it moves by {theirs:.1e}"
+
+
+def unsaid(native: Json, official: Json, *, own: bool) -> list[str]:
+    """Behaviours that were not compared, and why, in sentences."""
+    mine, theirs = native.get("behaviour", {}), official.get("behaviour", {})
+    sides = (("natively", mine), ("officially", theirs))
+    told = [
+        f"the same call once more answers otherwise {who} ({side['again']}): no behaviour was tried"
+        for who, side in sides
+        if "again" in side and not sound(side["again"])
+    ]
+    if told or not (mine and theirs):
+        return told
+    found = []
+    for name in SAYS:
+        a, b = mine.get(name), theirs.get(name)
+        if (a is None) != (b is None) and not name.startswith("mask."):
+            found.append(f"{name} was tried {'officially' if a is None else 'natively'} alone: not compared")
+        elif a is not None and b is not None and not (sound(a) and sound(b)) and not refused(name, a, b, own=own):
+            found.append(f"{name}: {a} natively, {b} officially: not compared")
+    return found
 
 
 def _first_of_each(points: list[Point]) -> list[Point]:

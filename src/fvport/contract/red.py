@@ -114,6 +114,8 @@ class Red:
 def behaviour_differs(mine: Any, theirs: Any) -> str:
     if not isinstance(mine, float) or not isinstance(theirs, float):
         return ""
+    if not math.isfinite(mine) and math.isfinite(theirs):
+        return f"natively the answer is not finite, officially it moves by {theirs:.1e}"
     low, high = sorted((mine, theirs))
     return f"natively it moves by {mine:.1e}, officially by {theirs:.1e}" if low < CLOSE and high > FAR else ""
 

@@ -210,12 +210,15 @@ def forms(mask: Any) -> dict[str, Any]:
 def behave(model: Any, given: dict[str, Any], answer: Any) -> dict[str, Any]:
     """How the answer for real tokens moves: figures in relative L2, or words where a call was refused.
 
+    again         the same once more; where that is refused or not finite, nothing else is tried
     padding       other content under the mask
     row 1 alone   the second row without the others around it
     mask.FORM     the same mask written otherwise ("refused: ..." where it raises)
     mask rows     the mask of all rows but the first opened: 1.0 and more says that each row's own is read
     states off    `output_hidden_states=False`
     """
+    import math
+
     import torch
 
     given = {n: v for n, v in given.items() if not n.startswith("*")}
@@ -234,6 +237,9 @@ def behave(model: Any, given: dict[str, Any], answer: Any) -> dict[str, Any]:
             return f"refused: {type(error).__name__}"
         return _apart(other, base[rows], None if real is None or base.dim() < 3 else _scaled(real, base.shape[1])[rows])
 
+    found["again"] = moved(given)
+    if not isinstance(found["again"], float) or not math.isfinite(found["again"]):
+        return found
     if real is not None and not bool(real.all()):
         changed = _under_mask(given, name, real)
         if changed:
@@ -250,6 +256,36 @@ def behave(model: Any, given: dict[str, Any], answer: Any) -> dict[str, Any]:
     if given.get("output_hidden_states"):
         found["states off"] = moved({**given, "output_hidden_states": False})
     return found
+
+
+def mask_moves(model: Any, given: dict[str, Any], left: bool = False) -> dict[str, float]:
+    """How far the answer moves when half of the tokens are masked away: `real` at the others, `all` everywhere.
+
+    `left`: padding is on the left. {} where it cannot be told (no ids of two tokens and more, or a refused call).
+    """
+    import math
+
+    import torch
+
+    names, given = names_of(model), {n: v for n, v in given.items() if not n.startswith("*")}
+    ids = next((v for n, v in given.items() if torch.is_tensor(v) and v.dim() == 2 and "ids" in n), None)
+    name = mask_of(given)[0] or next((n for n in names if "mask" in n), "")
+    if ids is None or ids.shape[1] < 2 or (not name and "kwargs" in names):
+        return {}
+    if not name:
+        return {"real": 0.0, "all": 0.0}  # `forward` takes no mask
+    whole, half = torch.ones_like(ids, dtype=torch.int64), torch.ones_like(ids, dtype=torch.int64)
+    middle = ids.shape[1] // 2
+    half[:, slice(0, middle) if left else slice(middle, None)] = 0
+    try:
+        with torch.no_grad():
+            a, b = (main_field(model(**{**given, name: mask})) for mask in (half, whole))
+    except Exception:  # noqa: BLE001 - a mask of another form, say: then it cannot be told
+        return {}
+    if a is None or b is None:
+        return {}
+    found = {"real": _apart(a, b, half.bool()), "all": _apart(a, b, None)}
+    return {n: v for n, v in found.items() if isinstance(v, float) and math.isfinite(v)}
 
 
 def _rows(given: dict[str, Any], rows: slice, count: int) -> dict[str, Any]:

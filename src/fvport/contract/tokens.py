@@ -8,9 +8,11 @@ For images and sound the preprocessor's output takes the place of ids.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from fvport.contract import Point
+from fvport.contract.red import FAR
 
 STAGE = "tokenization"
 Json = dict[str, Any]
@@ -26,23 +28,37 @@ VALUES = 1e-5  # relative difference of a preprocessor's values
 
 
 def compare(official: Json, native: Json) -> tuple[list[Point], list[str]]:
-    """(what differs, notes). Both: `{"facts", "cases", "error"?}`; the native one also `kwargs` and `first_side`."""
+    """(what differs, notes). Both: `{"facts", "cases", "error"?}`; the native one also `kwargs` and `first_side`.
+
+    `mask_moves` of the native one (`root.mask_moves`) says what its encoder makes of a mask, `own_stage` that the
+    port's pipeline does not use the stage whose ids these are: both matter where the official encoder is given no mask.
+    """
     if native.get("error"):
         return [Point(STAGE, "tokenizer", f"FastVideo cannot tokenize: {native['error']}")], []
     settings = _settings(official.get("facts", {}), native.get("facts", {}), native)
     theirs, ours = official.get("cases", {}), native.get("cases", {})
-    points = []
+    points: list[Point] = []
+    notes = _never(theirs)
     for case, rows in theirs.items():
         if case in ours:
             points += _case(case, rows, ours[case], official, native)
+            notes += _unmasked(rows, ours[case], native)[1] + _other_form(rows, ours[case])
         else:
             points.append(Point(STAGE, "ids", f"the native side tokenized no {case} prompt"))
     if points:
-        return sorted(points, key=_rank), [point.sentence for point in settings]
+        return sorted(points, key=_rank), [*dict.fromkeys(notes), *(point.sentence for point in settings)]
     if not theirs:
         return settings, ["the official ids could not be seen: the tokenizers were compared by their settings alone"]
     words = [f"{point.sentence}; ids and masks of every prompt are equal all the same" for point in settings]
-    return [], words
+    return [], [*dict.fromkeys(notes), *words]
+
+
+def _never(theirs: Json) -> list[str]:
+    """The prompts whose official ids were never seen."""
+    from fvport.models.native_facts import PROMPTS
+
+    lacking = [case for case in PROMPTS if case not in theirs]
+    return [f"the official side gave no ids for the {', '.join(lacking)} prompts"] if theirs and lacking else []
 
 
 ORDER = ("padding side", "pad token", "special tokens", "truncation", "maximum length", "template", "mask", "ids")
@@ -102,17 +118,60 @@ def _case(case: str, theirs: Json, ours: Json, official: Json, native: Json) -> 
     for row, (x, y) in enumerate(zip(a, b, strict=True)):
         m, n = (_row_mask(side, row) for side in (theirs, ours))
         if x != y:
+            alike = len(x) == len(y)  # where one side does not say which tokens are padding, the other may
+            m = n if n and alike and (m is None or theirs.get("mask") is None) else m or [1] * len(x)
+            n = n or (m if alike else [1] * len(y))
             name, words = _explained(x, y, m, n, official, native)
             return [Point(STAGE, name, f"{words} ({case} prompt, row {row})")]
-        if theirs.get("mask") is not None and m != n:
+        if theirs.get("mask") is not None and m is not None and n is not None and m != n:
             words = f"the ids agree, the attention mask does not: {sum(n)} tokens count, officially {sum(m)}"
             return [Point(STAGE, "mask", f"{words} ({case} prompt, row {row})")]
-    return []
+    words = _unmasked(theirs, ours, native)[0]
+    return [Point(STAGE, "mask", f"{words} ({case} prompt)")] if words else []
 
 
-def _row_mask(side: Json, row: int) -> list[int]:
-    mask = side.get("mask")
-    return [int(bool(v)) for v in mask[row]] if mask is not None else [1] * len(side["ids"][row])
+def _unmasked(theirs: Json, ours: Json, native: Json) -> tuple[str, list[str]]:
+    """(what is wrong, notes) where officially no mask is handed over, so that padding counts, and natively one is.
+
+    A native class that does not read its mask is right; so is a stage of the port's own that does not hand it over.
+    """
+    masks = [_row_mask(ours, row) for row in range(len(ours["ids"]))]
+    if theirs.get("mask") is not None or all(mask is not None and all(mask) for mask in masks):
+        return "", []
+    said = (
+        "officially the encoder gets no attention mask, so that padding counts; FastVideo's text stage hands one over"
+    )
+    moves = native.get("mask_moves") or {}
+    if not moves:
+        return "", [f"{said}, and whether the native class reads it could not be told"]
+    if native.get("own_stage"):
+        return "", [f"{said}: the port's own stage must not"] if moves.get("real", 0.0) > FAR else []
+    if moves.get("real", 0.0) > FAR:
+        return f"{said}, and the native class reads it (real tokens move by {moves['real']:.1e})", []
+    if moves.get("all", 0.0) > FAR:
+        return "", [f"{said}, and the native class reads it: what it answers at padding differs, at real tokens not"]
+    return "", []
+
+
+def _other_form(theirs: Json, ours: Json) -> list[str]:
+    """Masks that are not one value a token, such as one of its own for each query, cannot be compared."""
+    sides = {"official": theirs, "native": ours}
+    found = [who for who, one in sides.items() if any(_row_mask(one, row) is None for row in range(len(one["ids"])))]
+    return [f"the {who} attention mask is of another form than one value a token: not compared" for who in found]
+
+
+def _row_mask(side: Json, row: int) -> list[int] | None:
+    """One value a token, also of a mask as attention takes it, (rows, 1, 1, tokens); None of any other form."""
+    mask, count = side.get("mask"), len(side["ids"][row])
+    if mask is None:
+        return [1] * count
+    value = mask[row] if row < len(mask) else None
+    while isinstance(value, list) and value and isinstance(value[0], list) and all(v == value[0] for v in value):
+        value = value[0]  # the same for every head and every query
+    if not isinstance(value, list) or len(value) != count or any(isinstance(v, list) for v in value):
+        return None
+    low = all(isinstance(v, float) and v <= 0 for v in value)  # additive: 0 lets a token count
+    return [int(not v) if low else int(bool(v)) for v in value]
 
 
 def _explained(x: list[int], y: list[int], m: list[int], n: list[int], official: Json, native: Json) -> tuple[str, str]:
@@ -205,6 +264,15 @@ def _values(a: Json, b: Json | None) -> str:
     for key in ("shape", "dtype"):
         if a[key] != b[key]:
             return f"has {key} {b[key]}, officially {a[key]}"
-    scale = max([abs(v) for v in a["values"]] or [0.0]) or 1.0
-    worst = max((abs(p - q) for p, q in zip(a["values"], b["values"], strict=True)), default=0.0)
-    return f"differs by {worst / scale:.1e} of its largest value" if worst > VALUES * scale else ""
+    pairs = [(p, q) for p, q in zip(a["values"], b["values"], strict=True) if not _alike(p, q)]
+    bad = [sum(not math.isfinite(v) for v in side) for side in zip(*pairs, strict=True)] if pairs else [0, 0]
+    if any(bad):
+        return f"holds values that are not finite ({bad[1]} natively, {bad[0]} officially)"
+    scale = max([abs(v) for v in a["values"] if math.isfinite(v)] or [0.0]) or 1.0
+    worst = max((abs(p - q) for p, q in pairs), default=0.0)
+    return "" if worst <= VALUES * scale else f"differs by {worst / scale:.1e} of its largest value"
+
+
+def _alike(a: float, b: float) -> bool:
+    """The same number; the same infinity, or no number on both sides."""
+    return a == b or (math.isnan(a) and math.isnan(b))

@@ -27,7 +27,9 @@ def _guarded(function: Any, *arguments: Any) -> dict[str, Any]:
 
 
 def tokens(port: Port, component: Component) -> dict[str, Any]:
-    """`{"facts", "cases", "kwargs", "first_side"}`: ids as FastVideo's text stage makes them, and the tokenizer."""
+    """`{"facts", "cases", "kwargs", "first_side", "by", "staged", "own_stage"}`: the tokenizer, and ids as FastVideo's
+    text stage makes them (`staged`). `own_stage`: the port's pipeline does not use that stage.
+    """
     from fastvideo.models.loader.component_loader import TokenizerLoader
 
     asked = {"encoders": [component.name], "prompts": native_facts.PROMPTS}
@@ -38,6 +40,8 @@ def tokens(port: Port, component: Component) -> dict[str, Any]:
         found = {**found, "cases": staged(port, component, loaded, args), "by": "TextEncodingStage"}
     except Exception as error:  # noqa: BLE001 - a pipeline with a stage of its own: the tokenizer is called as it would be
         found["by"] = f"the tokenizer itself ({native_facts.words(error)})"
+    found["staged"] = found["by"] == "TextEncodingStage"
+    found["own_stage"] = facts.own_text_stage(port)
     if "error" in found and not found.get("cases"):
         return found
     found.pop("error", None)
@@ -82,8 +86,8 @@ def staged(port: Port, component: Component, loaded: Any, args: Any) -> dict[str
 
 
 def processor(port: Port, component: Component, sound: bool) -> dict[str, Any]:
-    """`{"class", "cases"}` from the load tree: FastVideo's loader for images; it has none for sound, where the library
-    reads the files that FastVideo would be given.
+    """`{"class", "cases", "by", "staged"}` from the load tree: FastVideo's loader for images (`staged`); it has none
+    for sound, where the library reads the files that FastVideo would be given.
     """
     folder = str(port.load_tree / (component.weights or component.name))
     if sound:
@@ -94,4 +98,5 @@ def processor(port: Port, component: Component, sound: bool) -> dict[str, Any]:
         from fastvideo.models.loader.component_loader import ImageProcessorLoader
 
         loaded = ImageProcessorLoader().load(folder, native.arguments(port))
-    return {"class": type(loaded).__name__, "cases": tokenizer.processed(loaded)}
+    by = "transformers, from the load tree's files (FastVideo loads no preprocessor of sound)" if sound else ""
+    return {"class": type(loaded).__name__, "cases": tokenizer.processed(loaded), "by": by, "staged": not sound}

@@ -19,7 +19,7 @@ from fvport.contract.red import Red
 from fvport.contract.walk import Walk, walk
 from fvport.errors import FvportError
 from fvport.models import native
-from fvport.parity import compare, oracle
+from fvport.parity import compare, oracle, record
 from fvport.spec import Component, Port
 
 WALK_LIMIT = 300.0  # seconds of trying things on a red component
@@ -30,8 +30,9 @@ class Native:
     """Watches the native model while the cases run. Does nothing for what is no encoder."""
 
     def __init__(self, component: Component, model: Any) -> None:
-        self.wanted = component.bucket == "encoders" and hasattr(model, "register_forward_hook")
-        self.component, self.model = component, model
+        encoder = component.bucket == "encoders"
+        self.component, self.model = component, record.root_of(model) if encoder else model
+        self.wanted = encoder and self.model is not None
         self.calls: dict[str, root.Call] = {}
 
     @contextlib.contextmanager
@@ -51,15 +52,19 @@ class Native:
         case = official.meta.get("contract", {}).get("case", "")
         behaviour: Json = {}
         call, problem = self.calls.get(case), "" if self.calls else "the test does not call the component itself"
+        more = native_contract.of(port, self.component)
         try:
             with native.forward_context():
                 behaviour = root.behave(self.model, call.given, call.answer) if call else {}
+                if "tokens" in more and (some := call or next(iter(self.calls.values()), None)):
+                    left = more["tokens"].get("facts", {}).get("padding_side") == "left"
+                    more["tokens"]["mask_moves"] = root.mask_moves(self.model, some.given, left)
         except Exception as error:  # noqa: BLE001 - the outputs stand by themselves
             problem = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         cases = {name: root.about(call.answer) for name, call in self.calls.items()}
         found: Json = {"cases": cases, "behaviour": behaviour, "case": case, "problem": problem}
         self.calls = {}
-        return found | native_contract.of(port, self.component)
+        return found | more
 
 
 def walked(
@@ -132,21 +137,25 @@ def ahead(port: Port, components: list[Component]) -> Iterator[None]:
 
 @dataclass
 class Judged:
-    """`walk`: its stage is '' where nothing differs. `blocked`: why the contract could not be compared."""
+    """`walk`: its stage is '' where nothing differs. `blocked`: why the contract could not be compared, or not all."""
 
     walk: Walk
     points: list[Point] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     blocked: str = ""
+    todo: str = ""
 
 
 def judged(port: Port, component: Component, found: Json, device: str) -> Judged | None:
     """The contract of one comparison (`session.Compared` as JSON); None for what is no encoder or was not compared."""
     mine = found.get("contract") or {}
-    if component.bucket != "encoders" or not mine:
+    if component.bucket != "encoders" or (not mine and not found.get("results")):
         return None
     done = Judged(Walk())
+    if not mine:
+        done.blocked = "nothing of its contract was seen: what FastVideo's loader gives holds no torch module"
+        return done
     first = _first_stage(port, component, mine, done)
     theirs: Json = {}
     with contextlib.suppress(FvportError):
@@ -159,6 +168,11 @@ def judged(port: Port, component: Component, found: Json, device: str) -> Judged
     more, compared = points.compare(mine, theirs, own=component.mode == "port")
     done.points = [*first, *more]
     done.compared += compared
+    done.notes += [f"{component.name}: {words}" for words in points.unsaid(mine, theirs, own=component.mode == "port")]
+    if "container" not in compared and not done.blocked:
+        why = "; ".join(side["problem"] for side in (mine, theirs) if side.get("problem"))
+        done.blocked = f"nothing of its answer was compared: {why or 'no case was seen on both sides'}"
+        done.todo = f"Call the model itself in the test and in call_{component.name} of oracle.py, not a part of it"
     agree = all(row["ok"] for row in found.get("results", []))
     if first:
         done.walk = Walk(first[0].stage, first[0].name, first[0].sentence)
@@ -177,8 +191,7 @@ def _first_stage(port: Port, component: Component, mine: Json, done: Judged) -> 
     """What tokens or pixels say; what cannot be asked is told in `done`."""
     name = component.name
     if "tokens" not in mine and "processor" not in mine:
-        if component.kind == "text_encoder":
-            done.notes.append(f"{name}: port.toml declares no tokenizer for it: its tokens were not compared")
+        _undeclared(port, component, done)
         return []
     try:
         official = facts.official(port)
@@ -194,9 +207,54 @@ def _first_stage(port: Port, component: Component, mine: Json, done: Judged) -> 
         return []
     found, notes = compare_(theirs, mine[kind])
     done.notes += [f"{name}: {note}" for note in notes]
-    done.notes += [f"{name}: {theirs['cases_error']}"] if theirs.get("cases_error") else []
-    done.compared.append(STAGES[0])
+    _said(component, kind, theirs, mine[kind], done)
     return found
+
+
+def _said(component: Component, kind: str, theirs: Json, mine: Json, done: Judged) -> None:
+    """What made the native ids or pixels; where that is not what the pipeline uses, they are not `tokenization`."""
+    name, by = component.name, mine.get("by")
+    done.notes += [f"{name}: natively made by {by}"] if by else []
+    if not any(theirs.get("cases", {}).values()):
+        why = theirs.get("cases_error") or "the official side gave none"
+        done.blocked = f"the official {'ids' if kind == 'tokens' else 'pixels or features'} could not be seen: {why}"
+        todo = f"Write tokens_{name}(tokenizer, prompts) in oracle.py, as the official pipeline tokenizes"
+        done.todo = todo if kind == "tokens" else ""
+    elif mine.get("own_stage"):
+        words = "the port's pipeline has a text stage of its own: compared are the ids that FastVideo's would make"
+        done.notes.append(f"{name}: {words}; what its own hands over shows in the check pipeline")
+        done.compared.append("tokenizer")
+    elif mine.get("staged"):
+        done.compared.append(STAGES[0])
+    elif component.kind == "audio_encoder":  # FastVideo has nothing more that could be asked
+        done.compared.append("preprocessor files")
+    else:
+        done.blocked = f"what FastVideo's text stage hands over could not be seen: the ids are of {by or 'nobody'}"
+
+
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+def _undeclared(port: Port, component: Component, done: Judged) -> None:
+    """An encoder without a tokenizer or preprocessor: blocked where the release has one, else a note."""
+    name = component.name
+    if component.kind == "conditioner":
+        return
+    text = component.kind == "text_encoder"
+    what, files = ("tokenizer", TOKENIZERS) if text else ("preprocessor", ("preprocessor_config.json",))
+    declared = [n for n, c in port.components.items() if c.kind == "processor"]
+    if not text and declared:
+        end = name.rpartition("encoder")[2]
+        done.blocked = f"none of the processors of port.toml ({', '.join(declared)}) is named as its own"
+        done.todo = f"Call its processor image_processor{end}, feature_extractor{end} or processor{end} in port.toml"
+        return
+    there = [f.parent.name for one in files for f in sorted(port.official_tree.rglob(one))]
+    if there:
+        done.blocked = f"port.toml declares no {what} for it, and the release has one ({there[0]}): it was not compared"
+        key = f"components.{name}.tokenizer" if text else "a component of kind processor"
+        done.todo = f"Declare {key} in port.toml"
+    else:
+        done.notes.append(f"{name}: neither port.toml nor the release has a {what} for it: none was compared")
 
 
 def refusal(words: str) -> str:

@@ -33,7 +33,7 @@ from fvport.spec import Component, Port
 from fvport.workspace import upstream
 
 RUNNER = Path(__file__).with_name("oracle_runner.py")
-OWN_CODE = ("oracle_runner.py", "tree.py", "oracle_contract.py", "../contract/root.py")
+OWN_CODE = ("oracle_runner.py", "tree.py", "oracle_contract.py", "record.py", "probe.py", "../contract/root.py")
 SEED = 20_240_229
 TIME_LIMIT = 3600.0
 TRACE_LIMIT = 512 << 20  # bytes of exact activations (and of parameters) that a trace may leave on disk
