@@ -174,7 +174,7 @@ class PortContext:
     @property
     def is_sd3(self) -> bool:
         """Stable Diffusion 3 with all three text encoders: its stages are known. Dynamic shifting is a decision."""
-        plain = bool(self.dit) and self.dit.official_class == "SD3Transformer2DModel"
+        plain = self.dit is not None and self.dit.official_class == "SD3Transformer2DModel"
         named = self.official_pipeline == "StableDiffusion3Pipeline" and self.workload == "t2i"
         return named and plain and len(self.text_encoders) == 3
 
