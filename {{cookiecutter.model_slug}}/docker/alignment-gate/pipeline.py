@@ -67,7 +67,7 @@ def fork(env: Mapping[str, str]) -> bool:
 def step(job: Mapping[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
     """One check on its queue. It runs step.sh, which says `prep`, the check without network, and keeps the evidence."""
     own = {"FVPORT_SLUG": job["slug"], "DEVICE": job["device"], "PREPARE": job["prepare"]}
-    return {  # yapf: disable  # noqa: RUF028
+    return {  # yapf: disable, one line an entry
         "label": f"{job['slug']} {job['check']}",
         "key": f"{job['slug']}-{job['check']}",
         "command": f"bash docker/alignment-gate/step.sh check {job['check']}",
@@ -81,7 +81,7 @@ def step(job: Mapping[str, Any], shared: Mapping[str, str]) -> dict[str, Any]:
 
 def verdict(checks: list[dict[str, Any]], slugs: list[str], queue: str, shared: Mapping[str, str]) -> dict[str, Any]:
     """The one required step: runs whatever became of the checks, and counts this build's records only."""
-    return {  # yapf: disable  # noqa: RUF028
+    return {  # yapf: disable, one line an entry
         "label": "alignment-gate",
         "key": "alignment-gate",
         "command": f"bash docker/alignment-gate/step.sh verdict {' '.join(slugs)}",
