@@ -19,6 +19,8 @@ schema = 1
 model = "Toy"
 slug = "toy"
 workload_types = ["t2v"]
+[fastvideo]
+source = "worktree"
 [official]
 library = "diffusers"
 weights = "official_weights/toy"

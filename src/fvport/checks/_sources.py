@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from fvport.checks import _hidden
 from fvport.errors import BlockedError
 from fvport.spec import Component, Port
 from fvport.workspace import git
@@ -157,7 +158,7 @@ def _changed(port: Port) -> dict[str, frozenset[int] | None] | None:
 
     A file of FastVideo that is gone has no line. Raises BlockedError where git cannot say what the port changed.
     """
-    base = _base(port)
+    base = base_commit(port)
     if base is None:
         return None
     diff = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--relative")
@@ -169,19 +170,21 @@ def _changed(port: Port) -> dict[str, frozenset[int] | None] | None:
         else:
             found[path] = frozenset() if status == "D" else None
     listed = _git(port.root, "ls-files", "--others", "--exclude-standard", "-z").split("\0")
-    return found | {path: None for path in listed if path and _matters(path)}
+    found |= {path: None for path in listed if path and _matters(path)}
+    return _hidden.changed(port.root, base) | found
 
 
 def _matters(path: str) -> bool:
     """Whether an untracked file can be of the port: what FastVideo, a test or an example could read, not an output."""
     if path.startswith(NEVER):
         return False
-    if path.endswith(".py"):
-        return "/" not in path or path.startswith(LAYOUT)
-    return path.startswith(LAYOUT) and not OUTPUTS & set(path.split("/")[:-1])
+    output = bool(OUTPUTS & set(path.split("/")[:-1]))
+    if path.endswith((".py", ".so")):
+        return path.startswith(LAYOUT) or not output  # the root is on the import path
+    return path.startswith(LAYOUT) and not output
 
 
-def _base(port: Port) -> str | None:
+def base_commit(port: Port) -> str | None:
     """The commit that the port was put on; None where its files lie in no git tree.
 
     A history that is cut off, or that has no commit before the port, would hide every changed file of FastVideo.
@@ -207,7 +210,7 @@ def _base(port: Port) -> str | None:
 
 def in_git(port: Port) -> bool:
     """Whether git told what the files of the port are; else they are found by name alone."""
-    return _base(port) is not None
+    return base_commit(port) is not None
 
 
 def _changed_lines(diff: str) -> frozenset[int]:

@@ -22,13 +22,23 @@ QUIET = (
     "core.fsmonitor=false",
 )
 # Variables that a calling git (a hook, `git rebase --exec`) sets and that would point us at another repository.
-FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
+FOREIGN: tuple[str, ...] = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_PREFIX",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+)
+# Others that change what history or a blob is taken for.
+FOREIGN += ("GIT_GRAFT_FILE", "GIT_SHALLOW_FILE", "GIT_REPLACE_REF_BASE", "GIT_ATTR_SOURCE")
 
 
 def run(root: Path, *args: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     """One git command in `root`; the caller looks at the return code."""
     env = {key: value for key, value in os.environ.items() if key not in FOREIGN}
     env |= {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", "GIT_LFS_SKIP_SMUDGE": "1", "GIT_OPTIONAL_LOCKS": "0"}
+    env["GIT_NO_REPLACE_OBJECTS"] = "1"  # a commit is what it says: `git replace` could show another one
     command = ["git", *OURS, *QUIET, "-C", str(root), *args]
     try:
         return subprocess.run(command, input=stdin, capture_output=True, env=env, check=False)
