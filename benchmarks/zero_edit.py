@@ -222,7 +222,7 @@ def zero_edit(scratch: Path, quick: bool) -> Case:
             if log:
                 with open(log, "a", encoding="utf-8") as stream:
                     stream.writelines(json.dumps(row) + "\n" for row in fresh)
-        before = sum({row["seconds"] for row in rows if row["name"] in known})  # what an earlier run took
+        before = sum({row.get("seconds", 0.0) for row in rows if row["name"] in known})  # what an earlier run took
         clocks.append(time.perf_counter() - clock + before)
         return Run(clocks[-1], 0.0, 0, "")
 

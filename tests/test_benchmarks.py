@@ -105,8 +105,11 @@ def test_kept_results_have_the_shape() -> None:
     """What is kept under benchmarks/results/ is such a document, of three runs (the whole demo may be one)."""
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         document = json.loads(path.read_text())
-        check(document)
         assert document["name"] == path.stem
+        if path.stem == "zero_edit":  # a share, not a time: every case once, and memory is not watched
+            assert document["detail"]["green"] <= document["detail"]["cases"] == len(document["detail"]["rows"])
+            continue
+        check(document)
         assert document["detail"]["runs"] >= 3 or path.stem == "demo"
 
 
