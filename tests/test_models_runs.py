@@ -34,7 +34,8 @@ def port(root: Path, backend: str = "TORCH_SDPA") -> Any:
     load_tree.mkdir(parents=True)
     (load_tree / "model_index.json").write_text("{}")
     place = {"root": root, "load_tree": load_tree, "state": root / ".fvport", "slug": "tiny", "components": {}}
-    return SimpleNamespace(**place, fastvideo=SimpleNamespace(attention_backend=backend))
+    told = {"fastvideo": SimpleNamespace(attention_backend=backend)}
+    return SimpleNamespace(**place, **told, port=SimpleNamespace(workload_types=("t2v",)))
 
 
 # --- told and seen -----------------------------------------------------------------------------------------------
