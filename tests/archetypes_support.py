@@ -59,6 +59,8 @@ def module(name: str, source: str, folder: Path) -> types.ModuleType:
     file = folder / f"{name}.py"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(source, encoding="utf-8")
+    # A fault of the same length within the same second would be read from the bytecode of what it replaced.
+    Path(importlib.util.cache_from_source(str(file))).unlink(missing_ok=True)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     made = importlib.util.module_from_spec(spec)

@@ -77,7 +77,7 @@ def test_a_file_is_near_itself(good: Path) -> None:
 def test_a_cut_off_video_is_truncated(good: Path, share: float) -> None:
     """Wherever it was cut, even where every frame can still be decoded."""
     good.write_bytes(good.read_bytes()[: int(good.stat().st_size * share)])
-    with pytest.raises(frames.MediaError, match=r"truncated|holds neither|no picture"):
+    with pytest.raises(frames.MediaError, match=r"truncated|holds neither|holds no frame|no picture"):
         list(frames.decode(good))
     with pytest.raises(frames.MediaError):
         probe.header(good)
