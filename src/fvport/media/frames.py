@@ -43,6 +43,9 @@ def decode(path: Path | str) -> Iterator[Any]:
         if not container.streams.video:
             raise MediaError("has no picture in it", where=str(path))
         stream = container.streams.video[0]
+        if stream.codec_context is None:  # what says how to decode it is not there
+            probe.whole(path)
+            raise MediaError("is truncated or corrupt: nothing in it says how it is coded", where=str(path))
         stream.codec_context.options = {"err_detect": "explode"}
         try:
             for frame in container.decode(stream):
@@ -52,10 +55,11 @@ def decode(path: Path | str) -> Iterator[Any]:
                 shown += 1
         except (OSError, ValueError) as error:  # FFmpeg's errors are one or the other
             raise MediaError(f"is truncated or corrupt after {shown} frames ({error})", where=str(path)) from None
-        if shown == 0:
-            raise MediaError("holds no frame that can be decoded", where=str(path))
         if stream.frames and shown < stream.frames:
             raise MediaError(f"is truncated: {shown} of {stream.frames} frames can be decoded", where=str(path))
+        if shown == 0:
+            probe.whole(path)  # a cut through the index leaves nothing to count: it is cut off all the same
+            raise MediaError("holds no frame that can be decoded", where=str(path))
     probe.whole(path)
 
 
