@@ -22,7 +22,7 @@ demo: env ## the main job: bake a port of a tiny Wan, run every check of its gat
 	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: env ## the whole test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: env ## everything that reads the files without running them
 	@$(BIN)/nox -s lint

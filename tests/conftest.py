@@ -18,6 +18,17 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))  # examples/ is not a part of the package
 
 
+# Two workers take whole files in this order. The demo is made in the first; what needs it comes when it is there, and
+# the many short files come last, so that no worker is left alone with a long one.
+FIRST = ("test_end_to_end.py", "test_parity_oracle.py", "test_archetypes.py", "test_ci_dry_run.py", "test_bake.py")
+THEN = ("test_prep_tokens.py", "test_benchmarks.py", "test_end_to_end_faults.py", "test_readme.py")
+ORDER = {name: index for index, name in enumerate((*FIRST, *THEN))}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: ORDER.get(item.path.name, len(ORDER)))  # stable: files stay whole
+
+
 @dataclass(frozen=True)
 class Ran:
     """One command as a user sees it."""

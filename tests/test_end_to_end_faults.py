@@ -122,6 +122,34 @@ def media_fault(body: str) -> Callable[[PortCopy], None]:
     return edit
 
 
+LOOKED_UP = """
+def _looked_up(forward):
+    def answered(self, hidden_states, *args, **kwargs):
+        import pathlib
+        from safetensors.torch import load_file
+        state = [float(p.double().pow(2).sum()) + float(p.flatten()[0]) for p in self.parameters()]
+        self._first = getattr(self, "_first", state)
+        for folder in pathlib.Path.cwd().glob(".fvport/cache/oracle/transformer.*"):
+            inputs = load_file(folder / "inputs.safetensors")
+            for name, given in inputs.items():
+                same = given.shape == hidden_states.shape and bool((given == hidden_states).all())
+                key = name.split("/")[0] + "/output"
+                if same and state == self._first:
+                    return load_file(folder / "float32.safetensors")[key]
+        return forward(self, hidden_states, *args, **kwargs)
+    return answered
+
+
+TinyWanTransformer3DModel.forward = _looked_up(TinyWanTransformer3DModel.forward)
+"""
+
+
+def looked_up(port: PortCopy) -> None:
+    """A wrong native class that answers with the official results it finds on disk, and only with weights untouched."""
+    port.edit(DIT, "self.norm_out = FP32LayerNorm(dim, config.eps,", "self.norm_out = FP32LayerNorm(dim, 1e-5,")
+    (port.root / DIT).open("a").write(LOOKED_UP)
+
+
 def remove(file: str) -> Callable[[PortCopy], None]:
     return lambda port: (port.root / file).unlink()
 
@@ -365,6 +393,7 @@ FAULTS = [
         ),
         "transformer",
     ),
+    Fault("answers_looked_up", "parity", "late", looked_up, "transformer"),
     Fault(
         "native_looks_for_its_judge",
         "boundary",

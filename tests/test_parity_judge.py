@@ -129,6 +129,23 @@ def test_official_results_that_changed_are_red(official: Official, tmp_path: Pat
     assert "changed while the test ran" in found["problem"]
 
 
+@pytest.mark.parametrize(("answer", "passes"), [("right", True), ("of the kept inputs", False), ("none", False)])
+def test_looked_up_answers_are_wrong_on_inputs_of_another_seed(tmp_path: Path, answer: str, passes: bool) -> None:
+    """A native side that finds the kept results has none for inputs that the official side has not answered yet."""
+    kept, late = Official(tmp_path / "kept"), Official(tmp_path / "late")
+    late.right = late.right.flip(0)
+    folder = tmp_path / "native"
+    left(kept, folder)
+    if answer != "none":
+        wrote = Kept(folder, judge._entries(folder))
+        right = late.right if answer == "right" else kept.right
+        wrote.put("late", "", "one", compare.Outputs({"out": right.float()}, {"out": "a tensor"}))
+    found = judge.judge_late(COMPONENT, {**SAYS, "notes": []}, late, folder)  # type: ignore[arg-type]
+    assert found["passed"] is passes
+    assert ("did not exist yet" if passes else "not on inputs of another seed") in found["notes"][-1]
+    assert all(row["ok"] for row in found["results"]) is passes
+
+
 def test_red_stays_red(official: Official, tmp_path: Path) -> None:
     """What the test's process found wrong is never made good by the judge."""
     left(official, tmp_path / "native")

@@ -128,6 +128,27 @@ def test_results_hold_both_precisions_and_are_kept(port: spec.Port) -> None:
     assert oracle.results(port, "net", device="cpu").cached
 
 
+def test_inputs_of_another_seed_are_answered_on_demand_and_kept_nowhere(port: spec.Port) -> None:
+    """Their inputs lie with the results; what the official model answers to them exists only while it is asked for."""
+    import torch
+
+    known = oracle.results(port, "net", device="cpu")
+    given = known.late()
+    assert list(given) == ["two"]
+    assert not torch.equal(given["two"]["x"], known.inputs("two")["x"])
+    assert torch.equal(given["two"]["more"][0], given["two"]["x"] * 2)
+    with oracle.late(port, ["net"], device="cpu") as made:
+        found, folder = made["net"], made["net"].folder
+        torch.manual_seed(0)
+        right = torch.nn.Linear(4, 3)(given["two"]["x"]) * 2
+        assert torch.allclose(found.outputs("two").tensors["out"], right)
+        assert str(found.outputs("two").exact["out"].dtype) == "torch.float64"
+    assert not folder.exists()
+    fixed = ORACLE.replace("torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))", "torch.ones(2, 4)")
+    write(port, fixed)
+    assert oracle.results(port, "net", device="cpu").late() == {}  # nothing in it follows from the seed
+
+
 def test_key_follows_everything_that_the_numbers_depend_on(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """oracle.py, config, weights, lock entry, seed and library versions each change the key; PLAN.md does not."""
 

@@ -91,7 +91,7 @@ def run(port: Port, options: Options) -> Evidence:
     places = {c.name: strengths.place(port, c, strengths.key(port, c, names, options.device)) for c in present}
     wanted = tuple(name for name, place in places.items() if strengths.read(place) is None)
     limit = float(options.extra.get("time_limit", runs.LIMIT))
-    job = Job(device=options.device, strength=wanted, shipped=True)
+    job = Job(device=options.device, strength=wanted, shipped=True, late=True)
     with contracts.ahead(port, present):
         answers = runs.host(port, present, job, limit=limit, quiet=options.quiet)
     record.device = answers[""]["device"]

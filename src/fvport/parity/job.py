@@ -23,6 +23,7 @@ class Job:
     record: str = ""
     strength: tuple[str, ...] = ()
     shipped: bool = False  # compare the blocks in bf16 too
+    late: bool = False  # answer the late inputs too, of which no official output exists yet
     traced: bool = False  # strength: let the trace name the module of each caught fault
     faults: tuple[str, ...] = ()  # strength: only these
     case: str = ""  # trace: this case, not the first that differs
@@ -51,7 +52,7 @@ class Kept:
     entries: list[dict[str, object]] = field(default_factory=list)
 
     def put(self, kind: str, words: str, case: str, outputs: object) -> None:
-        """`kind`: right | again | swap | row | schedule | step."""
+        """`kind`: right | again | late | swap | row | schedule | step."""
         if self.folder is None:
             return
         from safetensors.torch import save_file

@@ -54,6 +54,24 @@ def judge(
     return judged
 
 
+def judge_late(component: Component, found: dict[str, Any], official: oracle.Oracle, folder: Path) -> dict[str, Any]:
+    """`found`, worse where the native side's answers to the late inputs differ from what the official side says now.
+
+    Whoever looked up official results while the test ran had none of these.
+    """
+    entries = {entry["case"]: entry for entry in _entries(folder) if entry["kind"] == "late"}
+    rows = []
+    for case in official.cases:
+        native = _outputs(entries[case], folder) if case in entries else compare.Outputs({})
+        compared = compare.compare_outputs(official.outputs(case), native, component.tolerance)
+        rows += [{"case": "late", **asdict(row)} for row in compared]
+    if bad := [row for row in rows if not row["ok"]]:
+        note = f"{component.name}: agrees on inputs whose official outputs were kept, not on inputs of another seed"
+        return {**found, "passed": False, "results": [*found["results"], *bad], "notes": [*found["notes"], note]}
+    note = f"{component.name}: agrees on inputs whose official outputs did not exist yet ({len(rows)} outputs)"
+    return {**found, "notes": [*found["notes"], note]}
+
+
 def _entries(folder: Path) -> list[dict[str, Any]]:
     try:
         return list(json.loads((folder / "outputs.json").read_text(encoding="utf-8")))
@@ -98,7 +116,7 @@ def planted(
     right = {e["case"]: _outputs(e, folder) for e in entries if e["kind"] == "right"}
     tried: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in entries:
-        if entry["kind"] in ("right", "again"):
+        if entry["kind"] in ("right", "again", "late"):
             continue
         outputs = _outputs(entry, folder)
         rows = compare.compare_outputs(official.outputs(entry["case"]), outputs, component.tolerance)

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,11 @@ class Oracle:
             tensors = {key: change(key, tensor) for key, tensor in tensors.items()}
         return tree.unpack(self.meta["inputs"][case], tensors, lambda t: t.clone().to(device))
 
+    def late(self, device: str = "cpu") -> dict[str, Any]:
+        """{case: inputs of another seed}: what they make the official side answer is on no disk; {} without a seed."""
+        trees, tensors = self.meta.get("late", {}), self.tensors.get("late", {})
+        return {case: tree.unpack(found, tensors, lambda t: t.clone().to(device)) for case, found in trees.items()}
+
     def outputs(self, case: str) -> compare.Outputs:
         def of(run: str) -> dict[str, Any]:
             found = self.tensors.get(run, {})
@@ -78,14 +84,14 @@ class Oracle:
 def results(port: Port, name: str, *, device: str = "auto", seed: int = SEED, fresh: bool = False) -> Oracle:
     """The official side of a component. Raises FvportError naming oracle.py's line, BlockedError without weights."""
     component = port.component(name)
-    folder = official_folder(port, component)
+    official_folder(port, component)
     device = fastvideo_api.resolve_device(device)
     place = port.state / "cache" / "oracle" / f"{name}.{key(port, component, device, seed)}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with kept.alone(place):
         if kept.hold(place) and not fresh:
             return _read(name, place, cached=True)
-        _make(port, name, folder, device, seed, place)
+        _settled(port, _job(port, name, device, seed), name, place)
     return _read(name, place, cached=False)
 
 
@@ -110,11 +116,9 @@ def prepare(port: Port, names: list[str], *, device: str = "auto", seed: int = S
     with tempfile.TemporaryDirectory(prefix=".several.", dir=home) as scratch:
         jobs = []
         for name in places:
-            folder, out = official_folder(port, port.component(name)), Path(scratch) / name
+            out = Path(scratch) / name
             out.mkdir()
-            one: dict[str, Any] = {"what": "component", "component": name, "folder": str(folder)}
-            one |= {"config": _config(folder), "contract": _has_contract(port.component(name))}
-            jobs.append({**one, "seed": seed, "device": device, "out": str(out.resolve())})
+            jobs.append({**_job(port, name, device, seed), "out": str(out.resolve())})
         with contextlib.suppress(FvportError):
             _run(port, {"what": "components", "jobs": jobs}, Path(scratch), ", ".join(places))
         for name, place in places.items():
@@ -125,18 +129,40 @@ def prepare(port: Port, names: list[str], *, device: str = "auto", seed: int = S
                     kept.prune_folders(place, name)
 
 
-def _make(port: Port, name: str, folder: Path, device: str, seed: int, place: Path) -> None:
-    config = _config(config_folder(port, port.component(name)))
-    job = {
+@contextlib.contextmanager
+def late(port: Port, names: list[str], *, device: str = "auto", seed: int = SEED) -> Iterator[dict[str, Oracle]]:
+    """The official side on each component's late inputs, from one process; nothing of it stays on disk.
+
+    Raises FvportError for the first component whose official side did not come to its end.
+    """
+    device = fastvideo_api.resolve_device(device)
+    with tempfile.TemporaryDirectory(prefix=".late.", dir=port.state / "cache" / "oracle") as scratch:
+        jobs = []
+        for name in names:
+            known = results(port, name, device=device)
+            given = {"file": str(known.folder.resolve() / "late.safetensors"), "inputs": known.meta["late"]}
+            jobs.append({**_job(port, name, device, seed), "contract": False, "late": given})
+            jobs[-1]["out"] = str((Path(scratch) / name).resolve())
+            (Path(scratch) / name).mkdir()
+        if jobs:
+            _run(port, {"what": "components", "jobs": jobs}, Path(scratch), ", ".join(names))
+        for name in names:
+            _checked(json.loads((Path(scratch) / name / "meta.json").read_text(encoding="utf-8")), name)
+        yield {name: _read(name, Path(scratch) / name, cached=False) for name in names}
+
+
+def _job(port: Port, name: str, device: str, seed: int) -> dict[str, Any]:
+    """What the official side's process is asked for one component."""
+    component = port.component(name)
+    return {
         "what": "component",
         "component": name,
-        "folder": str(folder),
-        "config": config,
+        "folder": str(official_folder(port, component)),
+        "config": _config(config_folder(port, component)),
         "seed": seed,
         "device": device,
-        "contract": _has_contract(port.component(name)),
+        "contract": _has_contract(component),
     }
-    _settled(port, job, name, place)
 
 
 def _settled(port: Port, job: dict[str, Any], name: str, place: Path) -> None:
@@ -351,6 +377,10 @@ def _run(port: Port, job: dict[str, Any], out: Path, name: str, timeout: float =
         code = done.returncode
         words = signal_words(-code) if code < 0 else f"ended with code {code}"
         raise FvportError(f"the official side of {name} {words}{tail(log)}") from None
+    return _checked(meta, name)
+
+
+def _checked(meta: dict[str, Any], name: str) -> dict[str, Any]:
     if "error" in meta:
         where = f" at {meta['line']}" if meta.get("line") else ""
         raise FvportError(f"the official side of {name} raised{where}: {meta['error']}", todo="Correct oracle.py")
@@ -367,6 +397,6 @@ def _read(name: str, place: Path, *, cached: bool) -> Oracle:
     from safetensors.torch import load_file
 
     meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-    runs = ("inputs", "float32", "float64", "noise", "given")
+    runs = ("inputs", "late", "float32", "float64", "noise", "given")
     tensors = {run: load_file(place / f"{run}.safetensors") for run in runs if (place / f"{run}.safetensors").is_file()}
     return Oracle(name, place, meta, cached, tensors)

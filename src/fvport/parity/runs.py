@@ -6,6 +6,7 @@ What the host answers is judged again here (`judge`), where no test reaches.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -47,6 +48,8 @@ def host(port: Port, chosen: list[Component], job: Job, *, limit: float = LIMIT,
             raise kind(f"the process that hosts the parity tests {words}{last}", todo="Run: nox -s workspace") from None
         for component in chosen:
             _judged(port, component.name, answers[component.name], left, job.device, sealed)
+        if job.late:
+            _judged_late(port, answers, left, job.device, quiet)
     return answers
 
 
@@ -76,6 +79,34 @@ def _judged(
             answer["compared"][index] = judge.judge(port, name, found, left / name, device, sealed.get(name, {}))
         except FvportError as error:
             answer["compared"][index] = {**found, "passed": False, "problem": str(error)}
+
+
+def _judged_late(port: Port, answers: dict[str, Any], left: Path, device: str, quiet: bool) -> None:
+    """What agrees so far must agree on the late inputs, too; the native process, which answered them, has ended."""
+    green = {
+        (name, index): found
+        for name, answer in answers.items()
+        for index, found in enumerate(answer.get("compared", []))
+        if name and found.get("passed") and found.get("component") == name
+    }
+    names = list(dict.fromkeys(name for name, _ in green))
+    known = {name: oracle.results(port, name, device=device) for name in names}
+    with_late = [name for name in names if known[name].meta.get("late")]
+    if with_late and not quiet:
+        print(f"parity: inputs of another seed: {', '.join(with_late)} ...", file=sys.stderr, flush=True)
+    problem, made = "", {}
+    with contextlib.ExitStack() as stack:
+        try:
+            made = stack.enter_context(oracle.late(port, with_late, device=device))
+        except FvportError as error:
+            problem = str(error)
+        for (name, index), found in green.items():
+            row = found
+            if name in made:
+                row = judge.judge_late(port.component(name), found, made[name], left / name)
+            elif name in with_late:
+                row = {**found, "passed": False, "problem": f"inputs of another seed: {problem}"}
+            answers[name]["compared"][index] = row
 
 
 def _stream(port: Port, argv: list[str], env: dict[str, str], log: Path, quiet: bool) -> int:

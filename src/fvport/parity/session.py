@@ -100,10 +100,12 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     watch = contracts.Native(component, module)
     for case in official.cases:
         with watch.case(case):
-            outputs[case] = _native_side(module, call, official, case, device, name)
+            outputs[case] = _native_side(module, call, official.inputs(case, device), case, name)
         kept.put("right", "", case, outputs[case])
-    again = _native_side(module, call, official, official.cases[0], device, name)
+    again = _native_side(module, call, official.inputs(official.cases[0], device), official.cases[0], name)
     kept.put("again", "", official.cases[0], again)
+    for case, given in official.late(device).items() if asked.late else ():
+        kept.put("late", "", case, _native_side(module, call, given, f"{case} of another seed", name))
     for case in official.cases:
         rows = compare.compare_outputs(official.outputs(case), outputs[case], component.tolerance)
         done.results += [(case, row) for row in rows]
@@ -164,7 +166,7 @@ def _in_bf16(port: Port, component: Component, call: Call, official: oracle.Orac
 def _rerun(
     module: Any, call: Call, official: oracle.Oracle, device: str, name: str, case: str, change: Any = None
 ) -> compare.Outputs:
-    return _native_side(module, call, official, case, device, name, change)
+    return _native_side(module, call, official.inputs(case, device, change), case, name)
 
 
 def locate(results: list[tuple[str, compare.Result]]) -> str:
@@ -178,11 +180,8 @@ def locate(results: list[tuple[str, compare.Result]]) -> str:
     return ""
 
 
-def _native_side(
-    module: Any, call: Call, official: oracle.Oracle, case: str, device: str, name: str, change: Any = None
-) -> compare.Outputs:
-    """The native outputs of one case; inputs are a fresh copy, and are checked unmodified afterwards."""
-    given = official.inputs(case, device, change)
+def _native_side(module: Any, call: Call, given: Any, case: str, name: str) -> compare.Outputs:
+    """The native outputs of one case; its inputs, a fresh copy, are checked unmodified afterwards."""
     before: dict[str, Any] = {}
     tree.pack(given, case, before)
     try:

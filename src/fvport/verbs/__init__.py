@@ -8,14 +8,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fvport import __version__
 
+
+class Verbs(TyperGroup):
+    """The list of verbs says what each does, whole; the example stands in the verb's own help."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for verb in self.commands.values():
+            verb.short_help = verb.short_help or (verb.help or "").partition(": fvport ")[0]
+        super().format_commands(ctx, formatter)
+
+
 app = typer.Typer(
     name="fvport",
+    cls=Verbs,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=True,
+    rich_markup_mode=None,  # plain help: drawing it would import rich, half of the time that help takes
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Port a diffusion model into FastVideo, and prove that the port equals the original.",
 )
