@@ -211,6 +211,7 @@ FAULTS = [
         "text_encoder",
         replace(ENCODER, ".masked_fill(hidden == 0, torch.finfo(x.dtype).min)", ""),
         "text_encoder",
+        also=("pipeline",),
     ),
     Fault(
         "hidden_state_one_layer_off",
@@ -228,7 +229,7 @@ FAULTS = [
         also=("pipeline",),
         light=True,
     ),
-    Fault("registered_name", "smoke", "WanTransformer3DModel", registered_name, light=True),
+    Fault("registered_name", "smoke", "WanTransformer3DModel", registered_name, also=("parity",), light=True),
     Fault("official_folder_loaded", "smoke", "load tree", official_folder, also=("parity",)),
     Fault("detector_last", "smoke", "registry.py", detector_last),
     Fault(
