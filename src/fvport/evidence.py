@@ -160,7 +160,7 @@ def from_json(data: dict[str, Any], path: Path | str = "evidence") -> Evidence:
 def blake3(data: bytes) -> str:
     import blake3 as b3
 
-    return "blake3:" + b3.blake3(data).hexdigest()
+    return f"blake3:{b3.blake3(data).hexdigest()}"
 
 
 def canonical(value: Any) -> bytes:
@@ -255,7 +255,7 @@ def _tree_digest(root: Path, skip: str = "__pycache__") -> str:
                 continue
             path = Path(folder, name)
             total.update(str(path.relative_to(root)).encode() + b"\0" + b3.blake3(path.read_bytes()).digest())
-    return "blake3:" + total.hexdigest()
+    return f"blake3:{total.hexdigest()}"
 
 
 @functools.cache

@@ -20,8 +20,9 @@ from fvport import attestation, planfile, upgrade
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
-from fvport.spec import CHECKS, Port, Waiver
+from fvport.spec import Port, Waiver
 from fvport.verdict import ORDER, TITLES, Row, Verdict
+from fvport.words import CHECKS
 
 REQUIRED = CHECKS  # of every port: what one leaves out, another does not see
 ON_DEVICE = ("parity", "pipeline", "ssim", "example")  # what must have run on the device that the port requires

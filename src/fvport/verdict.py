@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fvport import evidence as ev
-from fvport.spec import CHECKS
+from fvport.words import CHECKS
 
 TITLES = {
     "mapping": "mapping rules explicit and reviewed",

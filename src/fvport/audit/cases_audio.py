@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from fvport.audit.case import Case, normal
@@ -24,7 +25,7 @@ def statistics(model: Any) -> None:
     model.latents_std.copy_(torch.rand(model.latents_std.shape, generator=generator) + 0.5)
 
 
-def renamed(rules: list[tuple[str, Any]]) -> Any:
+def renamed(rules: list[tuple[str, Any]]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A `names` function of regular expressions, applied in order."""
 
     def names(tensors: dict[str, Any]) -> dict[str, Any]:

@@ -184,7 +184,8 @@ def flow_map() -> list[Case]:
 
 def minimax() -> list[Case]:
     def call(scheduler: Any, given: dict[str, Any]) -> dict[str, Any]:
-        return run(6)(scheduler, given)
+        found: dict[str, Any] = run(6)(scheduler, given)
+        return found
 
     return [
         case("minimax_h3_scheduler", "MiniMaxH3Scheduler", "scheduling_minimax_h3", {"shift": 7.0}, call, "shift 7"),

@@ -21,7 +21,8 @@ from fvport import origin, progress
 from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.models import warm
-from fvport.spec import CHECKS, Port
+from fvport.spec import Port
+from fvport.words import CHECKS
 
 LOCK_SECONDS = 120  # a record is written in a moment; whoever holds it longer hangs
 

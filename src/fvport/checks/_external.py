@@ -16,6 +16,7 @@ from fvport.errors import FvportError
 from fvport.evidence import Item
 from fvport.spec import Component, Port
 from fvport.weights import case, external
+from fvport.weights.patterns import concerns_any
 
 UNDECIDED = "FVPORT-DECIDE"
 TOWER = 3  # tensors: a norm's two or a projection's can be a connector's by chance
@@ -108,7 +109,7 @@ def _inside(
         held = (tails.get((".".join(parts[i:]), tuple(shape)), ()) for i in range(len(parts)))
         if same := {other for names in held for other in names}:
             found[name] = same
-    free = [name for name in found if case.concerns_any(patterns, name)]
+    free = [name for name in found if concerns_any(patterns, name)]
     if not free and not _whole(set().union(*found.values()) if found else set(), outside):
         return []
     shown = free or list(found)

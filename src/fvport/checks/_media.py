@@ -14,8 +14,9 @@ from fvport.errors import BlockedError
 from fvport.evidence import Item
 from fvport.media import frames as media
 from fvport.media import measures, sound, spectra
-from fvport.media.frames import MediaError, Stored
+from fvport.media.frames import Stored
 from fvport.media.pairs import CODEC_SLACK, Watched
+from fvport.media.probe import MediaError
 from fvport.media.sound import Sound
 
 if TYPE_CHECKING:

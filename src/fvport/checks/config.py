@@ -131,7 +131,8 @@ def official_facts(port: Port) -> Json:
                 what = f"the official library gave no answer within {LIMIT} s{tail(log)}"
                 raise BlockedError(what, todo="Run again: fvport check config") from None
         try:
-            return json.loads(out.read_text(encoding="utf-8"))
+            answer: Json = json.loads(out.read_text(encoding="utf-8"))
+            return answer
         except (OSError, ValueError):
             raise FvportError(f"the official library gave no answer{tail(log)}") from None
 

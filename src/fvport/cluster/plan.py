@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ class Table:
 
 def table(port: Port) -> Table:
     """The port's runner table; where it has none, the defaults. UsageError for a table that is none."""
-    from fvport.portfile import tomllib
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:  # pragma: no cover - the gate's environment is 3.11 or later
+        import tomli as tomllib
 
     file = port.root / TABLE
     if not file.is_file():

@@ -51,7 +51,7 @@ def digest(root: Path) -> str:
             path = Path(folder, name)
             content = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
             total.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()[:16]
+    return str(total.hexdigest())[:16]
 
 
 def _absolute(original: Path, copy: Path) -> None:

@@ -11,6 +11,20 @@ from typing import Any
 from fvport.media import kernel, probe
 from fvport.media.probe import MediaError
 
+__all__ = [
+    "Clip",
+    "Facts",
+    "MediaError",
+    "Stored",
+    "Watcher",
+    "against",
+    "decode",
+    "facts",
+    "rate",
+    "to_uint8",
+    "write_mp4",
+]
+
 BLANK = 1.0  # a frame whose pixels deviate less than this (of 255) shows one colour
 FROZEN = 0.02  # mean difference (of 255) of neighbouring frames under which nothing moves; a codec alone makes more
 
@@ -214,6 +228,6 @@ def write_mp4(path: Path, frames: Iterable[Any], fps: float) -> None:
     import imageio
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with imageio.get_writer(path, fps=fps, format="mp4") as writer:  # type: ignore[arg-type]
+    with imageio.get_writer(path, fps=fps, format="mp4") as writer:
         for frame in frames:
             writer.append_data(frame)

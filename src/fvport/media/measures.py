@@ -12,7 +12,7 @@ from typing import Any
 
 from fvport.errors import UsageError, did_you_mean
 from fvport.media import ssim
-from fvport.media.frames import MediaError
+from fvport.media.probe import MediaError
 from fvport.media.series import Series
 
 EQUAL = 200.0  # dB of equal frames, which have no finite PSNR
@@ -42,7 +42,7 @@ def squared_error(a: Any, b: Any) -> float:
 
     difference = np.subtract(a, b, dtype=np.int16).astype(np.int32)
     difference *= difference
-    return float(difference.sum(dtype=np.int64)) / difference.size
+    return float(difference.sum(dtype=np.int64)) / int(difference.size)
 
 
 def temporal(a: Any, b: Any, before_a: Any, before_b: Any) -> float:

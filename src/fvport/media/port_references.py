@@ -57,7 +57,9 @@ def load(port: Port, device: str, call: Call) -> Entry:
     return old
 
 
-def draft(port: Port, device: str, call: Call, tensors: dict[str, Any], media: Path | None, origin: dict[str, Any]):
+def draft(
+    port: Port, device: str, call: Call, tensors: dict[str, Any], media: Path | None, origin: dict[str, Any]
+) -> Entry:
     """Write a draft of a call's frames and sound, with the file that was written from them."""
     origin = {"commit": ev.git_state(port.root)[0], **origin}
     file = (media.suffix, media.read_bytes()) if media else None

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fvport.media import kernel
-from fvport.media.frames import MediaError
+from fvport.media.probe import MediaError
 from fvport.media.series import Series
 
 Similarity = Series

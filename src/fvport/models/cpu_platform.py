@@ -117,7 +117,8 @@ class _Loader(importlib.abc.Loader):
         self.inner, self.action, self.first = inner, action, first
 
     def create_module(self, spec: Any) -> ModuleType | None:
-        return self.inner.create_module(spec)
+        made: ModuleType | None = self.inner.create_module(spec)
+        return made
 
     def exec_module(self, module: ModuleType) -> None:
         if self.first:

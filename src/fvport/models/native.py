@@ -148,7 +148,7 @@ def native_class(port: Port, component: Component) -> type:
     module_name, _, class_name = component.native.partition(":")
     try:
         module = importlib.import_module(module_name)
-        cls = getattr(module, class_name)
+        cls: type = getattr(module, class_name)
     except (ImportError, AttributeError) as error:
         raise FvportError(
             f"{component.name}: native class {component.native} cannot be imported ({_words(error)})",

@@ -139,7 +139,7 @@ class Recorder:
 
     def _step(
         self, scheduler: Any, original: Any, model_output: Any, timestep: Any, sample: Any, *args: Any, **kw: Any
-    ):
+    ) -> Any:
         import torch
 
         if self.step == 0:

@@ -75,7 +75,7 @@ def facts(port: Port, device: str = "auto") -> Json:
     key = ev.blake3(ev.canonical(whole)).partition(":")[2][:32]
     file = port.state / "cache" / "native" / f"facts.{key}.json"
     with kept.alone(file):
-        old = ask._read(file)
+        old: Json | None = ask._read(file)
         if old is not None:
             return old
         answer = _child(port, asked, device)
@@ -103,7 +103,8 @@ def _child(port: Port, asked: Json, device: str) -> Json:
         if not out.is_file():
             death = signal_words(-code) if code < 0 else f"ended with code {code}"
             raise FvportError(f"the child that asks FastVideo {death}{tail(log)}")
-        return json.loads(out.read_text(encoding="utf-8"))
+        answer: Json = json.loads(out.read_text(encoding="utf-8"))
+        return answer
     except subprocess.TimeoutExpired:
         raise FvportError(f"FastVideo gave no answer after 1200 s{tail(log)}") from None
     finally:
@@ -195,7 +196,8 @@ def named_class(folder: Path) -> str:
     for file in ("config.json", "scheduler_config.json"):
         if (folder / file).is_file():
             config = json.loads((folder / file).read_text(encoding="utf-8"))
-            return config.get("_class_name") or (config.get("architectures") or [""])[0]
+            name: str = config.get("_class_name") or (config.get("architectures") or [""])[0]
+            return name
     return ""
 
 
@@ -281,7 +283,7 @@ def tokens(port: Port, asked: Json) -> Json:
 
 def _loader_config(folder: Path) -> Json:
     """The encoder's JSON as TextEncoderLoader hands it to the config."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: Json = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for key in ("_name_or_path", "transformers_version", "model_type", "tokenizer_class", "torch_dtype"):
         config.pop(key, None)
     return config

@@ -114,7 +114,8 @@ def _ask(port: Port, given: list[str]) -> dict[str, Any]:
             except OSError as error:
                 raise BlockedError(f"cannot be run ({error.strerror})", where=python) from None
         try:
-            return _redacted(json.loads(out.read_text(encoding="utf-8")))
+            answer: dict[str, Any] = _redacted(json.loads(out.read_text(encoding="utf-8")))
+            return answer
         except (OSError, ValueError):
             words = f"importing the official code ended the process with code {done.returncode}{redact(tail(log))}"
             raise BlockedError(words, todo="Does it run something when it is imported?") from None

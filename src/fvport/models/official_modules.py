@@ -22,9 +22,10 @@ import re
 import sys
 import typing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Json = dict  # an oracle of its own may have an old Python: no subscripts outside of hints
+if TYPE_CHECKING:
+    Json = dict[str, Any]  # for hints only: an oracle of its own may have an old Python
 ACTIVATION = re.compile(r"gelu|silu|swish|relu|sigmoid|tanh|mish|softplus|snake|activation|andmul", re.IGNORECASE)
 NORM = re.compile(r"norm", re.IGNORECASE)
 NOT_COMPARED = {"training", "call_super_init", "gradient_checkpointing", "p", "inplace", "dropout", "attention_dropout"}
@@ -37,7 +38,7 @@ def facts(module: Any) -> Json:
     `norm` and `activation` hold numbers that the module answered with, or the words of why it could not be run.
     """
     found: Json = {"class": type(module).__module__ + ":" + type(module).__qualname__, "modules": {}}
-    seen: set = set()
+    seen: set[int] = set()
     found["tensors"] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         if hasattr(tensor, "shape") and id(tensor) not in seen:
@@ -88,7 +89,7 @@ def answered(probe: Any) -> Any:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
-def norm_probe(part: Any) -> list:
+def norm_probe(part: Any) -> list[float]:
     """The first eight numbers of a norm with gain one and bias zero, on small numbers with a mean: eps, mean and an
     offset of the gain all show.
     """
@@ -111,7 +112,8 @@ def norm_probe(part: Any) -> list:
             given = row[None, None]
         answer = own(given)
         answer = answer[0] if isinstance(answer, tuple) else answer
-        return answer.flatten()[:8].tolist()
+        numbers: list[float] = answer.flatten()[:8].tolist()
+        return numbers
 
 
 def _width(part: Any) -> int:
@@ -130,7 +132,7 @@ def _on_cpu(part: Any) -> Any:
     return own.to_empty(device="cpu") if any(t.device == torch.device("meta") for t in tensors) else own.to("cpu")
 
 
-def activation_probe(function: Any, name: str) -> list:
+def activation_probe(function: Any, name: str) -> list[float]:
     """Its values at 13 points from -3 to 3; a gated one is given ones for the other half."""
     import torch
 
@@ -173,7 +175,7 @@ class _Guard(importlib.abc.MetaPathFinder):
             raise ImportError(f"the official side must not import {name}")
 
 
-def main(argv: list) -> int:
+def main(argv: list[str]) -> int:
     sys.meta_path.insert(0, _Guard())
     job = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     sys.path[:0] = job["import_roots"]

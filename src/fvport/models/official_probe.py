@@ -18,10 +18,11 @@ import sys
 import traceback
 import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 ROUNDS = 500
-Json = dict  # an oracle of its own may have an old Python: no subscripts outside of hints
+if TYPE_CHECKING:
+    Json = dict[str, Any]  # for hints only: an oracle of its own may have an old Python
 
 
 class _Guard(importlib.abc.MetaPathFinder):

@@ -15,6 +15,7 @@ import os
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,10 @@ def run(port: Port, name: str, device: str = "auto") -> Prototype:
     refuse_own_code(port, component)
     packet.require(port, component, "prototype")
     found = Prototype(name, concerns=packet.concerns(port, component))
-    sides = {"official": lambda: official(port, component), "fastvideo": lambda: native(port, component, device)}
+    sides: dict[str, Callable[[], Json]] = {
+        "official": lambda: official(port, component),
+        "fastvideo": lambda: native(port, component, device),
+    }
     tables: dict[str, Json] = {}
     for side, ask in sides.items():
         try:

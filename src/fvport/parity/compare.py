@@ -31,6 +31,8 @@ from typing import Any
 from fvport.parity.probe import MEASURES, measures, real
 from fvport.spec import Tolerance
 
+__all__ = ["MEASURES", "Outputs", "Result", "compare_output", "compare_outputs", "first_worst", "measures", "series"]
+
 EPS = 2.0**-23  # one float32 ulp at 1.0
 LOWER = {"rel_l2": EPS, "worst": 4 * EPS, "angle": EPS, "drift": EPS}  # floors are never taken below these
 MAX_FLOOR = 1e-3  # a float32 model that differs more than this from itself can prove nothing

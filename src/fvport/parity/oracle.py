@@ -327,7 +327,8 @@ def _config(folder: Path) -> dict[str, Any]:
     for name in ("config.json", "scheduler_config.json"):
         if (folder / name).is_file():
             try:
-                return json.loads((folder / name).read_text(encoding="utf-8"))
+                found: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+                return found
             except ValueError as error:
                 raise FvportError(f"is not JSON ({error})", where=str(folder / name)) from None
     return {}

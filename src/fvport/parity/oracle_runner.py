@@ -260,7 +260,8 @@ def traced(run: Run) -> dict[str, Any]:
     """The activations of some cases (`oracle_trace`)."""
     probe, record, tracer = (sys.modules[f"_fvport_{name}"] for name in TRACE)
     run.ulp, run.shake = ulp, shake  # type: ignore[attr-defined]
-    return tracer.Tracer(run, record, probe).all()
+    seen: dict[str, Any] = tracer.Tracer(run, record, probe).all()
+    return seen
 
 
 def main(file: str) -> int:

@@ -179,7 +179,8 @@ class Store:
         return key in self.index
 
     def shape(self, key: str) -> list[int]:
-        return self.index[key][1]
+        shape: list[int] = self.index[key][1]
+        return shape
 
     def get(self, key: str) -> Any:
         """One tensor, a copy of its own."""

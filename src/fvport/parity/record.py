@@ -150,7 +150,8 @@ class Recorder(_Hooks):
 
         old = self._seen.get(id(tensor))
         if old is not None and old[0]() is tensor and old[1] == tensor._version:
-            return old[2]
+            known: tuple[Any, Any] = old[2]
+            return known
         number = tensor.is_floating_point() or tensor.is_complex()
         found = (probe.summary(tensor), probe.sketch(tensor) if number and self.sketches else None)
         self._seen[id(tensor)] = (weakref.ref(tensor), tensor._version, found)

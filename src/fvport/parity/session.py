@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import fastvideo_api
+from fvport.contract.walk import Walk
 from fvport.errors import FvportError
 from fvport.models import forked, native
 from fvport.parity import compare, contracts, faults, job, oracle, shipped, tracing, tree, untouched
@@ -71,7 +72,7 @@ class Compared:
             lines.insert(0, f"{self.component} ({self.native_class}) differs in {len(bad)} of {total} outputs")
             lines += [f"  {self.where}"] if self.where else []
             lines += [f"  trace: {self.trace['sentence']}"] if self.trace.get("sentence") else []
-            lines += [f"  {contracts.Walk(**self.walk).text()}"] if self.walk else []
+            lines += [f"  {Walk(**self.walk).text()}"] if self.walk else []
             lines.append(f"{self.component}, case {case}: {first.output} {first.problem}. {ORDER}.")
         elif not self.problem and not self.fault.get("seen"):
             lines.append(f"{self.component}: {self.fault.get('problem') or 'no stock fault was tried'}")

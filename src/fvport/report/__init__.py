@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fvport.gate import Verdict
 from fvport.report import terminal
 from fvport.spec import Port
+from fvport.verdict import Verdict
 
 if TYPE_CHECKING:
     from fvport.report.compare import Comparison

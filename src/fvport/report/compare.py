@@ -13,7 +13,7 @@ from typing import Any
 from fvport import evidence as ev
 from fvport.errors import UsageError
 from fvport.report.parts import badge, document, heading, table
-from fvport.spec import CHECKS
+from fvport.words import CHECKS
 
 MOVED = 0.10  # relative change of a figure that is worth a line
 

@@ -37,7 +37,8 @@ def block(port: Port, kind: str, component: str | None = None) -> Block:
         if not component:
             raise UsageError("a component handoff needs a component", todo=f"One of: {', '.join(port.components)}")
         return _component(port, verdict, port.component(component))
-    return KINDS[kind](port, verdict)
+    found: Block = KINDS[kind](port, verdict)
+    return found
 
 
 def text(block: Block) -> str:

@@ -78,7 +78,8 @@ def ref(port: Port) -> tuple[str, str, str]:
 
 def index(port: Port, folder: Path) -> Block:
     try:
-        return json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        found: Block = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        return found
     except (OSError, ValueError):
         return {}
 

@@ -7,7 +7,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from fvport.evidence import Item
-from fvport.gate import Row, Verdict
+from fvport.verdict import Row, Verdict
 
 WORDS = {"pass": "pass", "fail": "**fail**", "blocked": "**blocked**", "waived": "waived"}
 

@@ -21,9 +21,8 @@ from typing import Any
 from fvport import evidence as ev
 from fvport import figures, gate, planfile
 from fvport.errors import UsageError, did_you_mean
-from fvport.gate import Verdict
 from fvport.spec import Component, Port
-from fvport.verdict import speaks_of
+from fvport.verdict import Verdict, speaks_of
 
 
 @dataclass
@@ -108,7 +107,7 @@ def _filled(port: Port, verdict: Verdict, path: Path) -> str:
         if name not in BLOCKS:
             near = did_you_mean(name, BLOCKS)
             raise UsageError(f'unknown generated block "{name}" ({", ".join(BLOCKS)}).{near}', where=str(path))
-        return match[1] + BLOCKS[name](port, verdict) + match[4]
+        return f"{match[1]}{BLOCKS[name](port, verdict)}{match[4]}"
 
     return ev.GENERATED.sub(fill, text)
 

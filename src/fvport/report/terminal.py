@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 from fvport.evidence import Evidence, Item
-from fvport.gate import Row, Verdict
+from fvport.verdict import Row, Verdict
 
 COLOURS = {"pass": "32", "fail": "31;1", "blocked": "33", "waived": "35"}
 MARKS = {"pass": "ok", "fail": "FAIL", "blocked": "blocked", "waived": "waived"}

@@ -280,7 +280,7 @@ def _answer(job: Json, run: Callable[[Path, Path, Path], None], name: str) -> Js
         except subprocess.TimeoutExpired:
             raise FvportError(f"no answer within {LIMIT} s{tail(log)}", where=name) from None
         try:
-            answer = json.loads(out.read_text(encoding="utf-8"))
+            answer: Json = json.loads(out.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise FvportError(f"no answer{tail(log)}", where=name) from None
     if "error" in answer:

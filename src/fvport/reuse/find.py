@@ -189,7 +189,8 @@ class Source:
         key = hashlib.sha256(code + text.encode()).hexdigest()[:24]
         file = self.cache / f"structures.{key}.json"
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            known: Json = json.loads(file.read_text(encoding="utf-8"))
+            return known
         except (OSError, ValueError):
             pass
         answer = self._asked(job | {"root": str(self.root), "device": self.device})
@@ -214,7 +215,8 @@ class Source:
             except subprocess.TimeoutExpired:
                 raise FvportError(f"FastVideo's classes were not built within {LIMIT:.0f} s{tail(log)}") from None
             try:
-                return json.loads(out.read_text(encoding="utf-8"))
+                answer: Json = json.loads(out.read_text(encoding="utf-8"))
+                return answer
             except (OSError, ValueError):
                 raise FvportError(f"FastVideo's classes could not be asked{tail(log)}") from None
 

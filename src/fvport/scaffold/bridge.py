@@ -51,8 +51,9 @@ def _port(values: dict[str, Any], cwd: Path, refuse: type[Exception]) -> PortCon
         except FvportError as error:
             _last.clear()
             raise refuse(str(error)) from error
-    _last["p"].repository = repository
-    return _last["p"]
+    p: PortContext = _last["p"]
+    p.repository = repository
+    return p
 
 
 def _public_address(template: str) -> str:
@@ -95,4 +96,5 @@ def forget() -> None:
 
 def current() -> PortContext:
     """The port that was baked last in this process."""
-    return _last["p"]
+    p: PortContext = _last["p"]
+    return p

@@ -39,18 +39,24 @@ MEDIA_INPUTS = ("image", "video", "audio", "control_image", "control_video")
 @cache
 def fastvideo() -> dict[str, Any]:
     """{version, families, modules, classes: {registered name: {bucket, native, config}}, config_classes, ...}."""
-    return json.loads((HERE / "fastvideo_facts.json").read_text(encoding="utf-8"))
+    return _table("fastvideo_facts.json")
 
 
 @cache
 def pipelines() -> dict[str, Any]:
     """{version, pipelines: {class: {call: {argument: default}, inputs: [media argument]}}} of diffusers' signatures."""
-    return json.loads((HERE / "diffusers_facts.json").read_text(encoding="utf-8"))
+    return _table("diffusers_facts.json")
+
+
+def _table(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((HERE / name).read_text(encoding="utf-8"))
+    return found
 
 
 def pipeline(name: str) -> dict[str, Any]:
     """A pipeline class's call defaults and media inputs; {} where diffusers has no such class."""
-    return pipelines()["pipelines"].get(name, {})
+    found: dict[str, Any] = pipelines()["pipelines"].get(name, {})
+    return found
 
 
 def registered(cls: str) -> dict[str, str]:

@@ -115,7 +115,7 @@ def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input:
         made["cookiecutter"].update(
             _template=str(root), _output_dir=str(output_dir.absolute()), _repo_dir=str(root), _checkout=None
         )
-        return generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir))
+        return str(generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir)))
 
 
 @contextlib.contextmanager

@@ -67,7 +67,8 @@ def environment() -> Environment:
 
 
 def render(template: str, p: PortContext, c: ComponentContext | None = None) -> str:
-    return environment().get_template(template).render(p=p, c=c)
+    text: str = environment().get_template(template).render(p=p, c=c)
+    return text
 
 
 def files(p: PortContext) -> dict[str, str]:

@@ -153,11 +153,13 @@ def tokens(folder: Path) -> int:
             data = _json(folder / "tokenizer.json")
             vocab = data.get("model", {}).get("vocab", {})
             ids = list(vocab.values()) if isinstance(vocab, dict) else list(range(len(vocab)))
-            return max([*ids, *(t["id"] for t in data.get("added_tokens", []))]) + 1
+            highest: int = max([*ids, *(t["id"] for t in data.get("added_tokens", []))])
+            return highest + 1
         if (folder / "vocab.json").is_file():
             ids = list(_json(folder / "vocab.json").values())
             more = folder / "added_tokens.json"
-            return max([*ids, *(_json(more).values() if more.is_file() else ())]) + 1
+            highest = max([*ids, *(_json(more).values() if more.is_file() else ())])
+            return highest + 1
     except (ValueError, KeyError, TypeError):
         return -1
     return -1 if any((folder / name).is_file() for name in TOKENIZER_FILES) else 0

@@ -301,16 +301,19 @@ def tables(config: dict[str, Any], facts: Facts) -> list[Patch]:
     """Sizes of pictures and tables of positions, an eighth; a picture's size is kept beside its preprocessor."""
     patch: Patch = {}
     for prefix, level in keys.levels(config):
-        patches = level.get("patch_size")
-        step = patches if keys.integer(patches) else 2
+        patches: Any = level.get("patch_size")
+        step: int = patches if keys.integer(patches) else 2
         for key, value in level.items():
             if keys.TABLE.search(key) and not (facts.processor and key == "image_size"):
-                small = lambda v, s=step: max(s * 4, s * math.ceil(v / 8 / s))  # noqa: E731
                 if keys.integer(value) and value >= 32:
-                    patch[prefix + key] = min(value, small(value))
+                    patch[prefix + key] = min(value, _eighth(value, step))
                 elif keys.integers(value) and min(value) >= 32:
-                    patch[prefix + key] = type(value)(min(v, small(v)) for v in value)
+                    patch[prefix + key] = type(value)(min(v, _eighth(v, step)) for v in value)
     return [patch]
+
+
+def _eighth(size: int, step: int) -> int:
+    return max(step * 4, step * math.ceil(size / 8 / step))
 
 
 def experts(config: dict[str, Any], facts: Facts) -> list[Patch]:

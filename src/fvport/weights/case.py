@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from fvport.weights.mapping import Mapped, Placed, Rules
-from fvport.weights.patterns import concerns, concerns_any  # noqa: F401 - the names that lint goes by
+from fvport.weights.patterns import concerns_any
 
 Shape = tuple[int, ...]
 NATIVE = "native:"  # prefix of an exclude pattern that is about native names (a buffer that nothing loads)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from fvport.errors import BlockedError
 from fvport.redact import token_advice, token_name
@@ -205,7 +205,7 @@ def _one(api: Any, release: Release, sha: str, path: str, blob: str, target: Pat
         tee = Tee(stream, part, stop)
         http_get(
             found.location,
-            tee,  # type: ignore[arg-type]
+            tee,
             resume_size=tee.tell(),
             headers=headers,
             expected_size=found.size,
@@ -229,11 +229,11 @@ def _one_host(url: str, location: str) -> bool:
 class Tee:
     """A file that is hashed while it is written. What an earlier run left of it is hashed first."""
 
-    def __init__(self, stream: Any, path: Path, stop: threading.Event | None = None) -> None:
+    def __init__(self, stream: BinaryIO, path: Path, stop: threading.Event | None = None) -> None:
         import blake3
 
         self.stream, self.stop = stream, stop
-        self.state = blake3.blake3()
+        self.state: Any = blake3.blake3()
         with path.open("rb") as old:
             while piece := old.read(1 << 22):
                 self.state.update(piece)
@@ -262,7 +262,7 @@ class Tee:
         return self.stream.truncate(at)
 
     def digest(self) -> str:
-        return "blake3:" + self.state.hexdigest()
+        return f"blake3:{self.state.hexdigest()}"
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from typing import Any
 
 from fvport.errors import UsageError, did_you_mean
 from fvport.weights import alike, regexcost, swaps, wild_dots
-from fvport.weights.case import NATIVE, Case, Finding, Shape, concerns, concerns_any
+from fvport.weights.case import NATIVE, Case, Finding, Shape
 from fvport.weights.mapping import Rule, Rules, produced
 from fvport.weights.operations import Tensor
+from fvport.weights.patterns import concerns, concerns_any
 from fvport.weights.show import listing
 
 # judgements on words may be accepted; what loses or mixes tensors never

@@ -44,7 +44,7 @@ class Hashes:
         """`blake3:...` of a file's bytes, read only where they may be others than last time."""
         kept = self.table.get(str(file))
         if isinstance(kept, list) and len(kept) == 2 and kept[0] == _stamp(file):
-            return kept[1]
+            return str(kept[1])
         stamp = _stamp(file)  # before it is read: a file that changes meanwhile is read again next time
         value = blake3(file, name)
         self.table[str(file)], self.dirty = [stamp, value], True
@@ -84,7 +84,7 @@ def blake3(file: Path, name: str) -> str:
                     print(f"  {name}: {done * 100 // max(total, 1)} % of {show.size(total)}", file=sys.stderr)
     except OSError as error:
         raise BlockedError(f"cannot be read ({error.strerror or error})", where=str(file)) from None
-    return "blake3:" + state.hexdigest()
+    return f"blake3:{state.hexdigest()}"
 
 
 # --- what is locked --------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ class Operation:
 
     def axis(self, tensor: Tensor) -> int:
         """Of `split` and `fuse`: the dimension, counted from the front. UsageError where the tensor has none such."""
-        dim = self.arguments[0]
+        dim: int = self.arguments[0]
         if not -len(tensor.shape) <= dim < len(tensor.shape):
             raise UsageError(f"{self} does not fit the shape {list(tensor.shape)}: it has no dimension {dim}")
         return dim % len(tensor.shape)
@@ -130,7 +130,8 @@ class Operation:
             return (whole // parts,) * parts
         if sum(parts) != whole:
             raise UsageError(f"{self}: {whole} (of shape {list(tensor.shape)}) is not {' + '.join(map(str, parts))}")
-        return parts
+        found: tuple[int, ...] = parts
+        return found
 
     def order(self, count: int) -> tuple[int, ...]:
         """Of `fuse`: which source comes when."""
@@ -224,7 +225,7 @@ def _reshape(operation: Operation, tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _shape(operation: Operation, tensor: Tensor) -> tuple[int, ...]:
-    shape = operation.arguments[0]
+    shape: tuple[int, ...] = operation.arguments[0]
     known = math.prod(size for size in shape if size != -1)
     if -1 in shape and known and tensor.elements % known == 0:
         shape = tuple(tensor.elements // known if size == -1 else size for size in shape)

@@ -209,7 +209,7 @@ class _Reader:
 
     def read_zip(self) -> Pickled:
         try:
-            archive = zipfile.ZipFile(self.stream)  # type: ignore[arg-type]
+            archive = zipfile.ZipFile(self.stream)
             entries = {info.filename: info for info in archive.infolist()}
         except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
             self.bad(f"is truncated, or no zip archive ({str(error)[:80]})")
@@ -257,7 +257,7 @@ class _Reader:
         start = info.header_offset + 30 + name + extra
         if start + info.compress_size > os.stat(self.file).st_size:
             self.bad(f"is truncated: {info.filename[:60]} goes beyond the file's end")
-        return start
+        return int(start)
 
     # --- the stream of pickles
 

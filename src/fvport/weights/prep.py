@@ -20,7 +20,9 @@ from fvport.errors import BlockedError, FvportError
 from fvport.redact import redact
 from fvport.spec import Port
 from fvport.weights import fetch, lockfile, show
-from fvport.weights.lockfile import difference, folders_of, verify  # noqa: F401 - the names that checks go by
+from fvport.weights.lockfile import difference, verify
+
+__all__ = ["Prepared", "check_code", "difference", "exclude", "refuse_blocked", "run", "verify", "whole"]
 
 VERSIONS = ("diffusers", "transformers", "torch", "safetensors", "huggingface_hub", "fastvideo")
 PATTERNS = (".fvport/", "official_weights/", "converted_weights/")

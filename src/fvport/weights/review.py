@@ -19,8 +19,7 @@ from typing import Any
 from fvport.errors import FvportError, UsageError
 from fvport.spec import Component, Port
 from fvport.weights import alike, convert, converter, first_link, manifest, show, sides
-from fvport.weights.case import Case
-from fvport.weights.lint import Finding
+from fvport.weights.case import Case, Finding
 from fvport.weights.sides import Side
 
 SIGNED = "mapping.signed.json"
@@ -182,11 +181,11 @@ def _row(text: str, taken: list[Any], shapes: Any, counts: dict[Any, int], famil
 def _write_signature(port: Port, signed: list[Side], name: str) -> None:
     import tomlkit
 
-    document = tomlkit.parse(port.file.read_text(encoding="utf-8"))
+    document: Any = tomlkit.parse(port.file.read_text(encoding="utf-8"))
     today = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     kept = _signed_file(port)
     for side in signed:
-        table: Any = document["components"][side.component.name]  # type: ignore[index]
+        table = document["components"][side.component.name]
         if "mapping" not in table:
             table["mapping"] = tomlkit.inline_table()
         table["mapping"].update({"signed_by": name, "signed_on": today, "digest": side.digest()})

@@ -16,7 +16,8 @@ from typing import Any
 from fvport.errors import BlockedError
 from fvport.spec import Component, Port
 from fvport.weights import first_link, manifest
-from fvport.weights.lint import Case, Finding, Shape, lint
+from fvport.weights.case import Case, Finding, Shape
+from fvport.weights.lint import lint
 from fvport.weights.mapping import Rules
 from fvport.weights.values import Store, dtype_name
 
@@ -50,7 +51,8 @@ class Side:
     def rules(self) -> Rules:
         from fvport.models import native
 
-        return native.rules(self.port, self.component.name)
+        found: Rules = native.rules(self.port, self.component.name)
+        return found
 
     @cached_property
     def native(self) -> dict[str, tuple[Shape, str]]:

@@ -169,7 +169,8 @@ def _paths(found: list[Unit]) -> None:
     for unit, keys in places.items():
         unit.path = words.path(unit.segments)
         for key, number in keys:
-            numbers = sorted(siblings[(*key, len(unit.main))])
+            place = (*key, len(unit.main))
+            numbers = sorted(siblings[place])
             if len(numbers) > 1:
                 unit.path.order = numbers.index(number) / (len(numbers) - 1)
         last = next((mark for s in reversed(unit.segments[-2:]) if (mark := words.marks(s)) is not None), None)

@@ -85,7 +85,8 @@ class Store:
             self._open[file] = file.open("rb")
         stream = self._open[file]
         stream.seek(info.start + start)
-        return stream.read(stop - start)
+        read: bytes = stream.read(stop - start)
+        return read
 
     def values(self, name: str) -> Any:
         """The whole tensor as a numpy array of float64 (or its own integer type). For diagnosis only."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from fvport.errors import BlockedError
 from fvport.spec import Port
-from fvport.workspace import git, registration, sources, tree
+from fvport.workspace import git, names, registration, sources, tree
 
 
 @dataclass
@@ -60,7 +60,7 @@ def make(port: Port, checkout: Path | None = None) -> Result:
     there = sources.port_at(port, place.root)
     changes = registration.apply(place.root, there)
     if not place.ready:
-        edited = [target.path for target in registration.names.targets(there, place.root)]
+        edited = [target.path for target in names.targets(there, place.root)]
         edited = [path for path in edited if (place.root / path).is_file()]
         made = git.commit(place.root, edited, f"Register {port.port.model} with FastVideo")
         commits += [f"{made[:12]} registration"] if made else []

@@ -44,7 +44,8 @@ def compile_detector(node: ast.expr) -> Callable[[str], object] | None:
         if isinstance(part, ast.Call) and isinstance(part.func, ast.Name) and part.func.id not in FUNCTIONS:
             return None
     code = compile(ast.fix_missing_locations(ast.Expression(node)), "detector", "eval")
-    return eval(code, {"__builtins__": {}, **FUNCTIONS})
+    detector: Callable[[str], object] = eval(code, {"__builtins__": {}, **FUNCTIONS})
+    return detector
 
 
 def judge(detectors: ast.expr | None, must: Sequence[str], must_not: Sequence[str]) -> list[str]:

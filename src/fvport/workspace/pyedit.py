@@ -86,7 +86,8 @@ class Tree:
     def body(self, function: str) -> Sequence[cst.BaseStatement]:
         """The statements of a top-level function, or of the module for ''."""
         if not function:
-            return self.module.body
+            whole: Sequence[cst.BaseStatement] = self.module.body
+            return whole
         for node in self.module.body:
             named = isinstance(node, cst.FunctionDef) and node.name.value == function
             if named and isinstance(node.body, cst.IndentedBlock):

@@ -132,7 +132,8 @@ def at(items: list[Any], where: str) -> Any:
 
 def owner(target: Target, parameter: Any) -> str:
     """The module that holds a parameter."""
-    return next(n.rpartition(".")[0] for n, p in target.module.named_parameters() if p is parameter)
+    names: Iterator[str] = (n for n, p in target.module.named_parameters() if p is parameter)
+    return next(names).rpartition(".")[0]
 
 
 def changed(target: Target, words: str, pairs: list[tuple[Any, Any]]) -> Planted | None:

@@ -269,7 +269,7 @@ def embedding(kind: str, target: Target) -> Planted | None:
 def kernel(kind: str, where: str, target: Target) -> Planted | None:
     """A convolution's kernel turned, or its channels in another order."""
     found = [(n, w) for n, w in target.matrices if w.dim() >= 4]
-    usable = {
+    usable: Callable[[Any], bool] = {
         "reversed in time": lambda w: w.dim() == 5 and w.shape[2] > 1,
         "reversed in height": lambda w: w.shape[-2] > 1,
         "reversed in width": lambda w: w.shape[-1] > 1,

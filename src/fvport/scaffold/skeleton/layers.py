@@ -41,7 +41,7 @@ def leaf(node: Json, plain: bool = False) -> tuple[str, str] | None:
 
 
 def _is_torch(node: Json) -> bool:
-    return node["home"].startswith("torch.nn.modules")  # torch.nn.utils has modules of another making
+    return str(node["home"]).startswith("torch.nn.modules")  # torch.nn.utils has modules of another making
 
 
 def _linear(node: Json) -> str:
