@@ -57,6 +57,14 @@ def _driver_has_gpu() -> bool:
     return _nvml_count() > 0
 
 
+def gpus() -> int:
+    """How many GPUs this process may use, asked of NVML; as many as CUDA_VISIBLE_DEVICES names where it is set."""
+    named = [part for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    if not _driver_has_gpu():
+        return 0
+    return min(len(named), _nvml_count()) if named else _nvml_count()
+
+
 @functools.cache
 def _nvml_count() -> int:
     import ctypes

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, FvportError
-from fvport.models import native_encoders
+from fvport.models import native_encoders, native_parallel
 from fvport.models.ask import ask, ask_many, try_many
 from fvport.spec import Component, Port
 
@@ -186,13 +186,14 @@ def forward_context(timestep: int = 0, attn_metadata: Any = None, batch: Any = N
 
 
 def arguments(port: Port, precision: str = "fp32") -> Any:
-    """FastVideoArgs for the load tree with the port's pipeline config: one process, nothing offloaded."""
+    """FastVideoArgs for the load tree with the port's pipeline config: this process's groups, nothing offloaded."""
     from fastvideo.fastvideo_args import FastVideoArgs
 
     offloads = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload")
     off = (*offloads, "pin_cpu_memory", "use_fsdp_inference", "dit_layerwise_offload", "enable_torch_compile")
     try:
-        args = FastVideoArgs.from_kwargs(model_path=str(port.load_tree), num_gpus=1, **dict.fromkeys(off, False))
+        sizes = native_parallel.sizes()
+        args = FastVideoArgs.from_kwargs(model_path=str(port.load_tree), **sizes, **dict.fromkeys(off, False))
     except Exception as error:
         raise FvportError(
             f"FastVideo finds no pipeline config for the load tree ({_words(error)})",

@@ -51,11 +51,7 @@ def run_component(port: Port, name: str, limit: float, folder: Path) -> dict[str
 
         os.environ[plugin.OUT_VARIABLE] = str(found)
         os.chdir(port.root)
-        path = str(port.root / port.test_file(port.component(name)))
-        options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--noconftest", "-o", "addopts="]
-        options += ["--import-mode=importlib", f"--rootdir={port.root}", "-c", os.devnull]
-        registered = any(dist_name == "fvport" for dist_name in _plugins())
-        return int(pytest.main([*options, path], plugins=[] if registered else [plugin]))
+        return int(pytest.main(pytest_words(port, name), plugins=plugins()))
 
     outcome = forked.run(tests, name=f"parity of {name}", log=folder / f"{name}.log", timeout=limit)
     data: dict[str, Any] = {"compared": [], "tests": []}
@@ -65,10 +61,19 @@ def run_component(port: Port, name: str, limit: float, folder: Path) -> dict[str
     return {**data, **plain, "peak_mb": outcome.peak_mb, "log": outcome.log}
 
 
-def _plugins() -> list[str]:
+def pytest_words(port: Port, name: str) -> list[str]:
+    """What pytest is told: the component's test file, and nothing that lies around it."""
+    options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "--noconftest", "-o", "addopts="]
+    options += ["--import-mode=importlib", f"--rootdir={port.root}", "-c", os.devnull]
+    return [*options, str(port.root / port.test_file(port.component(name)))]
+
+
+def plugins() -> list[Any]:
+    """The plugin, where the installed package does not register it by itself."""
     from importlib import metadata
 
-    return [entry.name for entry in metadata.entry_points(group="pytest11")]
+    registered = any(entry.name == "fvport" for entry in metadata.entry_points(group="pytest11"))
+    return [] if registered else [plugin]
 
 
 if __name__ == "__main__":

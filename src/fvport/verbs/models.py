@@ -57,3 +57,24 @@ def strength(
     found = commands.strength(loaded, list(components or ()), device=device, fresh=fresh, faults=tuple(fault or ()))
     out(found.data, as_json, found.text())
     raise typer.Exit(0 if found.enough else 1)
+
+
+@app.command()
+def parallel(
+    component: Annotated[
+        str, typer.Argument(help="The component, as port.toml names it.", autocompletion=complete.components)
+    ],
+    tp: Annotated[int, typer.Option(help="Ranks that share each matrix (encoders: 2).")] = 0,
+    sp: Annotated[int, typer.Option(help="Ranks that share the sequence (transformers: 2).")] = 0,
+    time_limit: Annotated[float, typer.Option(help="Seconds for all ranks together.")] = 900.0,
+    port: PortDir = HERE,
+    device: Annotated[str, typer.Option(help="auto, cpu (gloo) or cuda (nccl).")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Split a component over ranks by torchrun, each against the official model: fvport parallel transformer"""
+    from fvport.parity import parallel as room
+    from fvport.report import terminal
+
+    record = room.run(load(port), component, tp=tp, sp=sp, device=device, limit=time_limit)
+    out(record.to_json(), as_json, terminal.record(record))
+    raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[record.verdict])
