@@ -108,6 +108,22 @@ def test_sync_is_no_cycle(port: Port) -> None:
     assert (row.verdict, row.state) == ("blocked", "stale")
 
 
+def test_a_page_filled_after_a_red_check_is_looked_at_again(port: Port) -> None:
+    """The first `gate --run` finds an empty block; after `plan --sync` the next one runs docs again, and no sooner."""
+    full = (port.root / PAGE).read_text()
+    g.edit(port, PAGE, full[full.index("| parity |") : full.index("<!-- fvport:end figures -->")], "")
+    g.green(port, "docs", items=docs.run(port, Options()).items)
+    row = gate.decide(port).row("docs")
+    assert row is not None
+    assert (row.verdict, row.state) == ("fail", "current")
+    assert "docs" not in gate.to_run(port)
+    plan.sync(port)
+    row = gate.decide(port).row("docs")
+    assert row is not None
+    assert (row.verdict, row.state) == ("blocked", "stale")
+    assert "docs" in gate.to_run(port)
+
+
 def test_prose_is_an_input(port: Port) -> None:
     """Words that a person changes make the record stale."""
     before = ev.digests(port, docs.inputs(port))

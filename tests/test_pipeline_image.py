@@ -173,3 +173,11 @@ def test_another_picture_on_one_side_is_an_argument_that_differs() -> None:
     for native, verdict in (("x/a.png", "pass"), ("x/b.png", "fail"), (None, "fail")):
         b = SimpleNamespace(info={"arguments": {"image_path": native, "negative_prompt": ""}, "seed": 0})
         assert pipeline._arguments(a, b).verdict == verdict  # type: ignore[arg-type]
+
+
+def test_the_docs_page_shows_the_picture_and_hides_nothing(tmp_path: Path) -> None:
+    """The page's call and command give the picture that the example asks for; what the gate covers is not denied."""
+    page = text(baked(tmp_path, WITH_TOWER, PORTED), "docs/inference/*.md")
+    assert 'image_path="picture.png"' in page
+    assert "--image picture.png`" in page
+    assert "not covered by the gate" not in page

@@ -96,3 +96,10 @@ def test_the_official_float64_run_begins_with_the_same_noise(port: Path) -> None
     with space["_noise_of_float32"]():
         assert torch.equal(drawn(torch.float64).float(), drawn(torch.float32))
     assert torch.randn is before
+
+
+def test_the_docs_page_loads_it_as_an_image_model(port: Path) -> None:
+    """`VideoGenerator` takes a model for text to video where nobody says otherwise, and refuses one frame."""
+    page = text(port, "docs/inference/*.md")
+    assert 'num_gpus=1, workload_type="t2i")' in page
+    assert "not covered by the gate" not in page

@@ -136,8 +136,6 @@ def _row(port: Port, name: str, cache: dict[str, str]) -> Row:
 
 
 def _read_row(port: Port, row: Row, cache: dict[str, str]) -> None:
-    from fvport import checks
-
     name = row.check
     try:
         record = ev.read(port, name)
@@ -154,10 +152,14 @@ def _read_row(port: Port, row: Row, cache: dict[str, str]) -> None:
         row.verdict, row.state = "fail", "refused"
         row.reasons.append(f'refused: the record is of check "{record.check}" of port "{record.port}"')
         return
+    from fvport import checks  # here: a port without records needs none of it
+
     module = checks.module(name)
     stale = _stale(port, record, module.inputs(port), cache)
     if not stale and record.verdict == "pass" and hasattr(module, "outdated"):  # a red one stays red
         stale = module.outdated(port)
+    if not stale and record.verdict == "fail" and hasattr(module, "mended"):
+        stale = module.mended(port, record)
     if stale:
         row.verdict, row.state = "blocked", "stale"
         row.reasons += stale

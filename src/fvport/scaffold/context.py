@@ -179,6 +179,11 @@ class PortContext:
         return named and plain and len(self.text_encoders) == 3
 
     @property
+    def is_generated(self) -> bool:
+        """The pipeline is written whole, and the checks pipeline, ssim and example have gone through one like it."""
+        return self.workload == "t2v" or self.joins_image or self.is_sd3
+
+    @property
     def own_stages(self) -> dict[str, str]:
         """{stage of the port's own, beside the denoising one: its module}, in the order of the alphabet."""
         if self.is_sd3:
@@ -334,7 +339,7 @@ def _said(text: str, video: bool | None) -> str:
 
 def _say_what_no_check_covers(p: PortContext) -> None:
     """A workload that the media checks cannot run yet is said at once, not after a day's work."""
-    if p.workload == "t2v" or p.joins_image or (p.is_sd3 and p.workload == "t2i"):
+    if p.is_generated:
         return
     if p.workload == "t2i":
         p.unknown.append(
