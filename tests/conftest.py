@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores, and small tensors everywhere
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))  # examples/ is not a part of the package
 

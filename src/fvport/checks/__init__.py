@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport import origin, progress
+from fvport import origin, progress, threads
 from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
-from fvport.models import warm
 from fvport.spec import Port
 from fvport.words import CHECKS
 
@@ -51,6 +50,8 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
     read before and after: when something changed underneath, the record is not written (it would speak of a tree that
     never was).
     """
+    from fvport.models import warm
+
     options = options or Options()
     check = module(name)
     started, clock = ev.now(), time.monotonic()
@@ -59,7 +60,7 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
         before = ev.digests(port, check.inputs(port))
         with progress.beat(name, quiet=options.quiet):
             locked_weights(port, before)
-            with warm.session():
+            with threads.sized(port), warm.session():
                 record = check.run(port, options)
     except UsageError:
         raise

@@ -136,11 +136,12 @@ def series(output: str) -> tuple[str, int | None]:
 
 def first_worst(a: Any, b: Any) -> list[int]:
     """Index of the first element with the largest difference."""
+    import numpy as np  # torch's own unravel_index imports sympy, which takes a second
     import torch
 
     d = (a.to(b.dtype) if not a.is_complex() else a).sub(b).abs()
     flat = int(torch.argmax(d.double().flatten()))
-    return [int(i) for i in torch.unravel_index(torch.tensor(flat), d.shape)] if d.dim() else []
+    return [int(i) for i in np.unravel_index(flat, tuple(d.shape))] if d.dim() else []
 
 
 def _floor(official: Outputs, name: str, b: Any) -> tuple[dict[str, float], str] | None:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fvport import fastvideo_api
+from fvport import fastvideo_api, threads
 from fvport.errors import BlockedError, FvportError
 from fvport.models import warm
 from fvport.models.forked import signal_words, tail
@@ -28,6 +28,11 @@ LIMIT = 1800.0  # seconds for one component
 
 def host(port: Port, chosen: list[Component], job: Job, *, limit: float = LIMIT, quiet: bool = False) -> dict[str, Any]:
     """`{component: answer}` and `""`: the environment. Each comparison in it is as the judge sees it."""
+    with threads.sized(port):
+        return _host(port, chosen, job, limit, quiet)
+
+
+def _host(port: Port, chosen: list[Component], job: Job, limit: float, quiet: bool) -> dict[str, Any]:
     fastvideo_api.check_workspace(port.root)
     folder = port.state / "cache" / "parity"
     folder.mkdir(parents=True, exist_ok=True)
