@@ -13,7 +13,7 @@ import torch
 from bake_helpers import DIT, WAN, bake, release
 
 from fvport import spec
-from fvport.checks import pipeline
+from fvport.checks import pipeline, ssim
 from fvport.errors import BlockedError
 from fvport.parity import generation, pictures, walk
 
@@ -104,6 +104,21 @@ def test_a_declared_picture_is_read_and_a_missing_one_is_said(tmp_path: Path) ->
     (root / "assets" / "fox.png").write_bytes(b"png")
     assert generation.calls(port)[0].image == str(root / "assets" / "fox.png")
     assert "file:assets/fox.png" in generation.inputs(port)
+
+
+def test_every_prompt_with_every_seed_is_asked_for(tmp_path: Path) -> None:
+    """Two prompts and two seeds are four generations: the gate wants each one's stages, and its media."""
+    root = baked(tmp_path, WITH_TOWER, PORTED)
+    file = next(root.glob("tests/local_tests/*/port.toml"))
+    given = file.read_text().replace("\nseeds = [0]", "\nseeds = [0, 1234]")
+    file.write_text(given.replace("\nprompts = [", '\nprompts = ["two boats on a calm lake", '))
+    port = spec.load(root)
+    names = ["p0s0", "p0s1234", "p1s0", "p1s1234"]
+    calls = [call for call in generation.calls(port) if not call.varies]
+    assert [call.name for call in calls] == names
+    assert len({(call.prompt, call.seed) for call in calls}) == 4
+    assert {"latents", *(f"latents ({name})" for name in names[1:])} <= set(pipeline.expected(port))
+    assert {*names, *(f"{name}: before the codec" for name in names)} <= set(ssim.expected(port))
 
 
 def test_pictures_are_no_flat_colours() -> None:

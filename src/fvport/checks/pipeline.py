@@ -58,7 +58,10 @@ CALL = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_infer
 
 def expected(port: Port) -> list[str]:
     """The stages that every pipeline has, and the planted faults that every comparison must see."""
-    names = list(CORE) if _is_visual(port) else [name for name in CORE if name != "frames"]
+    core = list(CORE) if _is_visual(port) else [name for name in CORE if name != "frames"]
+    told = port.official.pipeline
+    further = [f"p{i}s{seed}" for i in range(len(told.prompts)) for seed in told.seeds][1:]  # names of generation.calls
+    names = core + [f"{name} ({call})" for call in further for name in core]
     names += ["planted: noise of another seed", "planted: schedule"]
     if _guides(port.official.pipeline.call):
         names.append("planted: guidance c+g(c-u)")
