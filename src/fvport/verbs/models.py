@@ -73,8 +73,11 @@ def parallel(
 ) -> None:
     """Split a component over ranks by torchrun, each against the official model: fvport parallel transformer"""
     from fvport.parity import parallel as room
+    from fvport.progress import beat
     from fvport.report import terminal
 
-    record = room.run(load(port), component, tp=tp, sp=sp, device=device, limit=time_limit)
+    loaded = load(port)
+    with beat("parallel"):
+        record = room.run(loaded, component, tp=tp, sp=sp, device=device, limit=time_limit)
     out(record.to_json(), as_json, terminal.record(record))
     raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[record.verdict])
