@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fvport import fastvideo_api
+from fvport import fastvideo_api, threads
 from fvport.errors import BlockedError, UsageError
 from fvport.evidence import Evidence, Item, now
 from fvport.models import warm
@@ -71,13 +71,14 @@ def run(port: Port, name: str, *, tp: int = 0, sp: int = 0, device: str = "auto"
         )
     fastvideo_api.check_workspace(port.root)
     device = device_for(split, device)
-    official = oracle.results(port, name, device=device)
     folder = port.state / "parallel" / f"{name}.{split.word}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     record = Evidence("parallel", port.slug, started=now(), device=fastvideo_api.device_of(port.root, device))
     clock = time.monotonic()
-    code = _launch(port, component, split, device, limit, folder)
+    with threads.sized(port):
+        official = oracle.results(port, name, device=device)
+        code = _launch(port, component, split, device, limit, folder)
     record.items, record.notes = judged(component, split, official, folder, code, limit)
     for rank in range(split.ranks):
         shutil.rmtree(folder / f"rank{rank}", ignore_errors=True)  # tensors; the logs stay
@@ -118,7 +119,7 @@ def _launch(port: Port, component: Component, split: Split, device: str, limit: 
     """torchrun's exit code; None where the time limit ended it."""
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
     env.pop(warm.VARIABLE, None)  # ranks are processes of their own
-    env.setdefault("OMP_NUM_THREADS", "1")
+    env.setdefault(threads.VARIABLE, str(max(1, (os.cpu_count() or 1) // split.ranks)))  # torchrun would say 1
     asked = job.Job("parallel", record=str(folder.resolve()), device=device)
     env[job.VARIABLE] = str(asked.write(folder / "job.json").resolve())
     words = ["--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", str(split.ranks), "--max-restarts", "0"]
