@@ -10,8 +10,11 @@ names a signer.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import subprocess
 
 GH = "gh"
 SECONDS = 120  # gh asks the network for the trusted root
@@ -27,6 +30,8 @@ def refuses(record: Path, signer: str) -> str:
         return ""
     if whose.count("/") != 1:
         return f"{whose!r} is no OWNER/REPO, so nobody can say whose signature counts"
+    import subprocess
+
     command = [GH, "attestation", "verify", str(record), "--bundle", str(bundle), "--repo", whose]
     try:
         done = _gh(command)
@@ -41,4 +46,6 @@ def refuses(record: Path, signer: str) -> str:
 
 
 def _gh(command: list[str]) -> subprocess.CompletedProcess[str]:
+    import subprocess
+
     return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)

@@ -19,9 +19,7 @@ import datetime
 import functools
 import json
 import os
-import platform
 import re
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +56,7 @@ class Evidence:
     inputs: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # what a reviewer should look at; never decides
     artifacts: list[str] = field(default_factory=list)  # relative to the port's root
-    device: dict[str, str] = field(default_factory=lambda: {"kind": "none", "name": platform.machine()})
+    device: dict[str, str] = field(default_factory=lambda: {"kind": "none", "name": _machine()})
     scale: str = "full"
     environment: dict[str, Any] = field(default_factory=dict)
     commit: str = ""
@@ -278,8 +276,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
+def _machine() -> str:
+    import platform
+
+    return platform.machine()
+
+
 def git_state(root: Path) -> tuple[str, bool]:
     """(commit, dirty) of the tree at `root`; ('', True) where it is no git tree."""
+    import subprocess
 
     def git(*args: str) -> str:
         return subprocess.run(

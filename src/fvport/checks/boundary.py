@@ -42,8 +42,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
 
 
 def inputs(port: Port) -> list[str]:
-    names = [f"file:{path}" for path in sources.paths(port) if not _synced(port, path)]
-    names += [f"prose:{path}" for path in sources.paths(port) if _synced(port, path)]
+    names = [f"{'prose' if _synced(port, path) else 'file'}:{path}" for path in sources.paths(port)]
     buckets = sorted({c.bucket for c in port.components.values() if c.mode == "port" and c.config})
     names += [f"file:fastvideo/configs/models/{bucket}/__init__.py" for bucket in buckets]
     tests = [f"file:{port.test_file(c)}" for c in port.components.values() if c.needs_parity]

@@ -121,8 +121,6 @@ def handoff(
 @app.command()
 def status(port: PortDir = HERE, as_json: Json = False) -> None:
     """Where the port stands and the one thing to do next: fvport status"""
-    from fvport import gate as g
-    from fvport.report import terminal
+    from fvport import quick
 
-    verdict = g.decide(load(port))
-    out({"verdict": verdict.verdict, "next": verdict.next_step}, as_json, terminal.status(verdict))
+    print(quick.status(port, as_json))

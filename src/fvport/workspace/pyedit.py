@@ -14,13 +14,12 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import libcst as cst
-from libcst.helpers import get_full_name_for_node
-from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
+from typing import TYPE_CHECKING, Protocol
 
 from fvport.errors import FvportError
+
+if TYPE_CHECKING:  # else only where a file is edited: it costs more to import than a port's state to read
+    import libcst as cst
 
 BOM = b"\xef\xbb\xbf"
 
@@ -66,6 +65,9 @@ class Tree:
     """A parsed file and the byte span of every node in it."""
 
     def __init__(self, data: bytes, where: str) -> None:
+        import libcst as cst
+        from libcst.metadata import ByteSpanPositionProvider, MetadataWrapper
+
         self.data, self.where = data, where
         self.offset = len(BOM) if data.startswith(BOM) else 0
         try:
@@ -85,6 +87,8 @@ class Tree:
 
     def body(self, function: str) -> Sequence[cst.BaseStatement]:
         """The statements of a top-level function, or of the module for ''."""
+        import libcst as cst
+
         if not function:
             whole: Sequence[cst.BaseStatement] = self.module.body
             return whole
@@ -96,6 +100,9 @@ class Tree:
 
     def imports(self, function: str) -> list[tuple[cst.SimpleStatementLine, cst.ImportFrom, str]]:
         """`from X import ...` statements of a body: (statement, node, X)."""
+        import libcst as cst
+        from libcst.helpers import get_full_name_for_node
+
         found = []
         for node in self.body(function):
             if not isinstance(node, cst.SimpleStatementLine) or len(node.body) != 1:
@@ -107,6 +114,9 @@ class Tree:
 
     def sequence(self, function: str, variable: str) -> cst.List | cst.Tuple:
         """The list or tuple that a body assigns to `variable`."""
+        import libcst as cst
+        from libcst.helpers import get_full_name_for_node
+
         for node in self.body(function):
             for small in node.body if isinstance(node, cst.SimpleStatementLine) else ():
                 if isinstance(small, cst.Assign):
@@ -141,6 +151,9 @@ class Import:
     alias: str = ""
 
     def _found(self, tree: Tree) -> cst.SimpleStatementLine | None:
+        import libcst as cst
+        from libcst.helpers import get_full_name_for_node
+
         for statement, node, module in tree.imports(self.function):
             if module != self.module or isinstance(node.names, cst.ImportStar):
                 continue
@@ -174,6 +187,8 @@ class Import:
         return data[:at] + text.encode() + data[at:]
 
     def remove(self, data: bytes, where: str) -> bytes:
+        import libcst as cst
+
         tree = parse(data, where)
         statement = self._found(tree)
         if statement is None:
@@ -209,6 +224,8 @@ class Element:
 
     def _close(self, tree: Tree, node: cst.List | cst.Tuple, values: list[cst.BaseExpression]) -> int:
         """Offset of the closing bracket (libcst's span of a tuple leaves the brackets out)."""
+        import libcst as cst
+
         start, _ = tree.span(node)
         at = tree.span(values[-1])[1] if values else start + (1 if isinstance(node, cst.List) else 0)
         filler = re.match(rb"(?:[\s,(]|#[^\n]*\n)*", tree.data[at:])
@@ -298,6 +315,9 @@ class Block:
     value: str
 
     def _found(self, tree: Tree) -> cst.BaseStatement | None:
+        import libcst as cst
+        from libcst.helpers import get_full_name_for_node
+
         for node in tree.body(self.function):
             small = node.body[0] if isinstance(node, cst.SimpleStatementLine) and len(node.body) == 1 else None
             if isinstance(small, cst.Expr) and isinstance(small.value, cst.Call):
@@ -311,6 +331,8 @@ class Block:
         return self._found(parse(data, where)) is not None
 
     def add(self, data: bytes, where: str) -> bytes:
+        import libcst as cst
+
         tree = parse(data, where)
         body = list(tree.body(self.function))
         first = body[0]
