@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fvport.models import native_capture
+from fvport.models import native_capture, native_pipeline
 
 
 class Scheduler:
@@ -107,3 +107,19 @@ def test_a_call_that_asks_for_nothing_is_not_watched(base: type, tmp_path: Path)
     batch = SimpleNamespace(output_path=str(tmp_path), seed=0)
     Pipeline().forward(batch, SimpleNamespace())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_worker_that_failed_is_quoted_and_not_the_pipe_that_closed(tmp_path: Path) -> None:
+    """A worker's traceback comes behind its logger's prefix; the EOFError of the process that waited is no cause."""
+    worker = "\x1b[1;36m(Worker pid=7)\x1b[0;0m ERROR 11-22 08:02:29.316 [multiproc_executor.py:591] "
+    said = [
+        "Traceback (most recent call last):",
+        "    raise StageError(message)",
+        "x.StageError: image_embeds is empty",
+    ]
+    ends = ["INFO shutting down", "EOFError", "RuntimeError: Forward execution thread failed.", "    raise EOFError"]
+    log = tmp_path / "a.log"
+    log.write_text("\n".join([*(worker + line for line in said), *ends, "EOFError"]) + "\n")
+    assert native_pipeline.last_words(log) == "x.StageError: image_embeds is empty"
+    log.write_text("EOFError\n")
+    assert native_pipeline.last_words(log) == "EOFError"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -60,15 +61,20 @@ def run(
         raise FvportError(f"VideoGenerator failed: {last_words(log)}", where="pipeline", todo=f"See {log}")
 
 
+# FastVideo's workers log a traceback line by line, behind this; the process that waits for them then loses its pipe
+_PREFIX = re.compile(r"^(\x1b\[[\d;]*m|\(Worker pid=\d+\)|\s|(ERROR|WARNING) \S+ \S+ \[[^\]]*\])*")
+_AFTERMATH = re.compile(r"Forward execution thread failed|^(EOFError|BrokenPipeError|ConnectionResetError)\b")
+
+
 def last_words(log: Path) -> str:
     """The last line of a log that names an error, else its last line. A log that is not there said nothing."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "Error" in line and not line.startswith("File ")]
-    causes = [line for line in errors if "Forward execution thread failed" not in line]
+    lines = [line for line in (_PREFIX.sub("", line).strip() for line in text.splitlines()) if line]
+    errors = [line for line in lines if "Error" in line and not line.startswith(("File ", "raise "))]
+    causes = [line for line in errors if not _AFTERMATH.search(line)]
     return ((causes or errors or lines or ["it said nothing"])[-1])[:400]
 
 
