@@ -150,14 +150,30 @@ def skeletons(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def parity(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/parity.py."""
+    from benchmarks.parity import parity as case
+
+    return case(scratch, quick)
+
+
+def gate_incremental(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/gate_incremental.py."""
+    from benchmarks.gate_incremental import gate_incremental as case
+
+    return case(scratch, quick)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "audit": audit,
     "bake": bake,
     "convert": convert,
     "demo": demo,
+    "gate_incremental": gate_incremental,
     "inspect": inspect,
     "keys": keys,
     "mapping_suggest": mapping_suggest,
+    "parity": parity,
     "ssim": ssim,
     "startup": startup,
     "trace": trace,
