@@ -22,8 +22,9 @@ def main() -> None:
 
     sys.argv[1:] = manners.taken(sys.argv[1:])
     with trouble.told(as_json="--json" in sys.argv[1:]):
-        if not quick.answered(sys.argv[1:]):
-            trouble.run(__getattr__("app"))
+        if quick.answered(sys.argv[1:]):
+            sys.exit(0)
+        trouble.run(__getattr__("app"))
 
 
 if __name__ == "__main__":

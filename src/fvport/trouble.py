@@ -8,6 +8,7 @@ that compared something says that. --debug (FVPORT_DEBUG=1) shows the traceback.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from fvport import manners
-from fvport.errors import INTERNAL, USAGE, FvportError
+from fvport.errors import BLOCKED, INTERNAL, USAGE, FvportError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as a shell says it
 
@@ -26,6 +27,8 @@ INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as a shell says
 def run(app: Any) -> None:
     """Run a typer app so that its own complaints about the command line come here as exceptions."""
     code = app(standalone_mode=False)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code and says nothing; a SIGTERM would end as a Ctrl-C, too
+        raise KeyboardInterrupt
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -71,7 +74,12 @@ def _sentence(error: Exception) -> tuple[str, int]:
         return "interrupted; nothing half-written was kept", INTERRUPTED
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", USAGE
+        said = f"{where}{error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"{said}: what was being written is not whole. Make room, then run again", BLOCKED
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return f"{said}. Let this user read or write it, or name another place", USAGE
+        return said, USAGE
     if isinstance(error, UnicodeError):
         return f"a file is not UTF-8 text ({error}), read {_place(error)}. Save it as UTF-8", USAGE
     from fvport.checks import mishap_words

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fvport import evidence
 from fvport.checks import Options
 from fvport.contract import facts
 from fvport.evidence import Evidence, Item
+from fvport.models import device_room
 from fvport.parity import contracts, lockstep, oracle, runs, strengths
 from fvport.parity.compare import series
 from fvport.parity.job import Job
@@ -85,6 +87,11 @@ def run(port: Port, options: Options) -> Evidence:
             present.remove(component)
             todo = f"fvport packet {component.name} prints all of it; fvport prep, or bake again, fills it"
             record.items.append(_item(component, "packet", "blocked", reason, todo=todo))
+    for component in list(present):
+        small, instead = device_room.too_small(port, component, options.device)
+        if small:
+            present.remove(component)
+            record.items.append(_item(component, "GPU", "blocked", f"{component.name}: {small}", todo=instead))
     if not present:
         return record
     names = inputs(port)
@@ -98,6 +105,7 @@ def run(port: Port, options: Options) -> Evidence:
     record.environment = answers[""]["environment"]
     for component in present:
         items, notes = component_items(component, answers[component.name])
+        items = [_room_for(port, component, item) for item in items]
         more, said = contract_items(port, component, answers[component.name], options.device)
         record.items += more
         record.items += items
@@ -242,6 +250,12 @@ def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[
         reason = f"no test compared {name} (parity.compare({name!r}, ...) was never called)"
         items.append(_item(component, "test", "blocked", reason))
     return items, notes
+
+
+def _room_for(port: Port, component: Component, item: Item) -> Item:
+    """A run that ended for want of GPU memory says nothing of the port: blocked, with what would fit."""
+    todo = "" if item.verdict == "pass" else device_room.out_of_memory(port, component, item.reason)
+    return replace(item, verdict="blocked", todo=todo) if todo else item
 
 
 def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
