@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes, exports and tests as the syntax tree shows them: base classes across files, EntryClass, skips."""
+"""Classes, exports and tests as the syntax tree shows them: base classes across files, skips."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+from fvport.workspace.entries import parse
 
 CONFIG_BASES = {
     "dit": {"DiTConfig"},
@@ -18,13 +20,6 @@ CONFIG_BASES = {
     "vocoder": {"ModelConfig"},
 }
 MODEL_BASES = {"dit": {"BaseDiT"}, "text_encoder": {"TextEncoder"}, "image_encoder": {"ImageEncoder"}}
-
-
-def parse(path: Path) -> ast.Module | None:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
-        return None
 
 
 def ancestors(root: Path, module: str, name: str, seen: frozenset[str] = frozenset()) -> set[str] | None:
@@ -63,22 +58,6 @@ def _from_imports(tree: ast.Module, module: str, package: bool = False) -> dict[
                 source = ".".join([*parts[:cut], *([source] if source else [])])
             found.update({alias.asname or alias.name: (source, alias.name) for alias in node.names})
     return found
-
-
-def entry_class(path: Path) -> list[str] | None:
-    """The names in a file's EntryClass as FastVideo's registry reads them; [] when it has none, None without a file."""
-    tree = parse(path)
-    if tree is None:
-        return None
-    for node in tree.body:
-        if not isinstance(node, ast.Assign):
-            continue
-        target, value = node.targets[0], node.value
-        if isinstance(target, ast.Name) and target.id == "EntryClass":
-            parts = value.elts if isinstance(value, ast.List | ast.Tuple) else [value]
-            names = [p.id if isinstance(p, ast.Name) else getattr(p, "value", "") for p in parts]
-            return [name for name in names if isinstance(name, str) and name]
-    return []
 
 
 def exports(path: Path) -> tuple[dict[str, str], set[str] | None]:

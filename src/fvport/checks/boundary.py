@@ -19,6 +19,7 @@ from fvport.checks._rules import Family, Finding
 from fvport.checks._secrets import secret
 from fvport.checks._sources import Source, Sources
 from fvport.spec import Port
+from fvport.workspace import entries
 
 RULES = Family()
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".npz", ".npy", ".pkl", ".h5", ".msgpack")
@@ -255,13 +256,13 @@ def right_class_base(s: Sources) -> Iterator[Finding]:
 def entry_class(s: Sources) -> Iterator[Finding]:
     """A component's file and the pipeline's file say their class as EntryClass, in the form that FastVideo reads."""
     for c in s.ported:
-        names = classes.entry_class(s.port.root / c.native_file)
+        names = entries.entry_class(s.port.root / c.native_file)
         if names is not None and c.native_class not in names:
             said = f"EntryClass is {', '.join(names)}" if names else "has no EntryClass"
             yield Finding(c.native_file, f"{said}, not {c.native_class}", component=c.name)
     folder = f"fastvideo/pipelines/basic/{s.port.slug}"
     files = [source for source in s.files if source.path.startswith(f"{folder}/") and source.python]
-    if s.port.official.pipeline.cls and not any(classes.entry_class(s.port.root / f.path) for f in files):
+    if s.port.official.pipeline.cls and not any(entries.entry_class(s.port.root / f.path) for f in files):
         yield Finding(f"{folder}/", "no file says EntryClass, so FastVideo finds no pipeline")
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport.checks import Options, _classes
+from fvport.checks import Options
 from fvport.checks._rules import Family, Finding
 from fvport.evidence import Item
 from fvport.spec import Component, Port
+from fvport.workspace import entries
 
 RULES = Family()
 Json = dict[str, Any]
@@ -119,9 +120,9 @@ def tree_names_the_port(seen: Seen) -> Iterator[Finding]:
                 f"{c.weights or c.name}/{file}", f"names {asked or 'no class'}, not {c.native_class}", TREE, c.name
             )
     index = _json(tree / "model_index.json")
-    entries = _entries(seen.port)
-    if index and entries and index.get("_class_name") not in entries:
-        what = f"names {index.get('_class_name')}, the port's pipeline is {' or '.join(entries)}"
+    ours = _entries(seen.port)
+    if index and ours and index.get("_class_name") not in ours:
+        what = f"names {index.get('_class_name')}, the port's pipeline is {' or '.join(ours)}"
         yield Finding("model_index.json", what, TREE)
 
 
@@ -131,16 +132,12 @@ def name_of_its_own(seen: Seen) -> Iterator[Finding]:
     root = seen.port.root
     ported = [c for c in seen.ours if c.mode == "port"]
     for c in ported:
-        for path in _registering(root, "fastvideo/models", c.native_class):
-            if path != c.native_file:
-                what = f"native class given a registered name: {path} has {c.native_class} too"
-                yield Finding(c.native_file, what, "Give the class a name of its own, and EntryClass with it", c.name)
-        if path := _legacy(root, c.native_class, c.native):
-            what = f"native class given a registered name: {c.native_class} is {path} in FastVideo's model registry"
+        for path in entries.others(root, c.native, c.native_file):
+            what = f"native class given a registered name: FastVideo's registry finds {c.native_class} in {path} too"
             yield Finding(c.native_file, what, "Give the class a name of its own, and EntryClass with it", c.name)
     folder = f"fastvideo/pipelines/basic/{seen.port.slug}/"
     for name in _entries(seen.port):
-        for path in _registering(root, "fastvideo/pipelines", name):
+        for path in entries.registering(root, "fastvideo/pipelines", name):
             if not path.startswith(folder):
                 yield Finding(folder, f"pipeline class given a registered name: {path} has {name} too")
 
@@ -154,36 +151,10 @@ def registered(seen: Seen) -> Iterator[Finding]:
         yield Finding(problem.file, what, problem.todo)
 
 
-def _registering(root: Path, folder: str, name: str) -> list[str]:
-    """Files under a folder whose EntryClass holds `name`."""
-    found = []
-    for path in sorted((root / folder).rglob("*.py")):
-        if name in path.read_text(encoding="utf-8", errors="replace") and name in (_classes.entry_class(path) or []):
-            found.append(path.relative_to(root).as_posix())
-    return found
-
-
-def _legacy(root: Path, name: str, native: str) -> str:
-    """Where FastVideo's table of legacy names (dicts in models/registry.py) leads for `name`, or ''."""
-    import ast
-
-    tree = _classes.parse(root / "fastvideo" / "models" / "registry.py")
-    for node in ast.walk(tree) if tree else ():
-        if not isinstance(node, ast.Dict):
-            continue
-        for key, value in zip(node.keys, node.values, strict=True):
-            if isinstance(key, ast.Constant) and key.value == name and isinstance(value, ast.Tuple):
-                parts = [str(e.value) for e in value.elts if isinstance(e, ast.Constant)]
-                where = ".".join(["fastvideo.models", *parts[:2]])
-                if where != native.partition(":")[0]:
-                    return where
-    return ""
-
-
 def _entries(port: Port) -> list[str]:
     """EntryClass names of the port's pipeline files."""
     folder = port.root / "fastvideo" / "pipelines" / "basic" / port.slug
-    return [name for file in sorted(folder.rglob("*.py")) for name in _classes.entry_class(file) or []]
+    return [name for file in sorted(folder.rglob("*.py")) for name in entries.entry_class(file) or []]
 
 
 def _asked(folder: Path) -> tuple[str, str]:

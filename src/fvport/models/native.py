@@ -21,6 +21,7 @@ from fvport.errors import BlockedError, FvportError
 from fvport.models import native_encoders, native_parallel
 from fvport.models.ask import ask, ask_many, try_many
 from fvport.spec import Component, Port
+from fvport.workspace import entries
 
 __all__ = ["ask", "ask_many", "forward_context", "load", "meta", "rules", "try_many"]
 
@@ -76,6 +77,7 @@ def load(port: Port, name: str, precision: str = "fp32") -> Any:
     component = port.component(name)
     folder = component_folder(port, component)
     native_class(port, component)
+    own_name(port, component)
     try:
         module = _production_load(port, component, folder, precision)
     except FvportError:
@@ -156,6 +158,17 @@ def native_class(port: Port, component: Component) -> type:
         ) from error
     assert_class(port, component, cls)
     return cls
+
+
+def own_name(port: Port, component: Component) -> None:
+    """Raises FvportError where FastVideo's registry has the class name from another file, too: which loads is luck."""
+    twins = entries.others(port.root, component.native, component.native_file) if component.mode == "port" else []
+    if twins:
+        raise FvportError(
+            f"{component.name}: FastVideo's registry finds {component.native_class} in {twins[0]} too; which of the two "
+            "it loads is luck",
+            todo="Give the native class a name of its own, and build the load tree again",
+        )
 
 
 def assert_class(port: Port, component: Component, cls: type) -> None:

@@ -168,16 +168,16 @@ def missing(verdict: Verdict, name: str) -> str:
 
 
 def entry(port: Port, folder: str) -> list[str]:
-    from fvport.checks import _classes
+    from fvport.workspace import entries
 
     files = sorted((port.root / folder).glob("*.py"))
-    return [name for file in files for name in _classes.entry_class(file) or []] or [unknown(f"{folder}/*.py")]
+    return [name for file in files for name in entries.entry_class(file) or []] or [unknown(f"{folder}/*.py")]
 
 
 def classes(path: Path) -> list[str]:
-    from fvport.checks import _classes
+    from fvport.workspace import entries
 
-    tree = _classes.parse(path)
+    tree = entries.parse(path)
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef)] if tree else [unknown(path.name)]
 
 
