@@ -90,3 +90,83 @@ def test_no_draft_where_the_official_pipeline_is_the_reference(tmp_path: Path) -
     port: Any = SimpleNamespace(root=tmp_path, slug="tiny", quality=quality)
     with pytest.raises(UsageError, match="no draft to make"):
         ssim.run(port, Options(extra={"bootstrap": True}))
+
+
+class Tokens:
+    model_max_length = 77
+
+
+class Derives:
+    """As diffusers' pipelines: what encode_prompt needs is derived in the constructor."""
+
+    def __init__(self, transformer: Any, text_encoder: Any, tokenizer: Any, vae: Any = None) -> None:
+        self.tokenizer_max_length = tokenizer.model_max_length
+        self.width = transformer.config.joint if transformer is not None else 0
+        self.factor = 2 ** len(vae.config["block_out_channels"]) if vae is not None else 8
+
+
+class CountsLayers(Derives):
+    def __init__(self, transformer: Any, text_encoder: Any, tokenizer: Any) -> None:
+        self.layers = len(transformer.blocks) if transformer is not None else -1
+
+
+class WantsWeights(Derives):
+    def __init__(self, transformer: Any, text_encoder: Any, tokenizer: Any) -> None:
+        self.first = transformer.blocks[0]
+
+
+class FromFolder:
+    def __init__(self, folder: str) -> None:
+        raise AssertionError("no constructor of another kind is called")
+
+
+@pytest.mark.parametrize(
+    ("cls", "has"),
+    [
+        (Derives, {"tokenizer_max_length": 77, "width": 32, "factor": 4}),
+        (CountsLayers, {"layers": -1}),
+        (WantsWeights, {}),
+        (FromFolder, {}),
+    ],
+)
+def test_the_pipeline_without_weights_has_what_its_constructor_derives(
+    tmp_path: Path, cls: type, has: dict[str, Any]
+) -> None:
+    """Stand-ins have the configs; a constructor that wants more gets None, and else the object is bare as ever."""
+    for name, config in (("transformer", {"joint": 32}), ("vae", {"block_out_channels": [8, 8]})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    names = ("transformer", "vae", "text_encoder")
+    parts = [{"name": name, "official": f"lib:{name}", "folder": str(tmp_path / name)} for name in names]
+    given = {"text_encoder": object(), "tokenizer": Tokens()}
+    pipe = official_facts.stand_in_pipeline(cls, given, {"components": parts})
+    assert {name: getattr(pipe, name, None) for name in has} == has
+    assert pipe.text_encoder is given["text_encoder"]
+    assert str(pipe.device) == "cpu"
+
+
+def test_an_encoder_that_is_never_reached_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline that stops after its first encoder: the second has no ids and the reason, not another one's."""
+    import torch
+    import transformers
+
+    class Stops:
+        def __init__(self, one: Any, two: Any, words: Any) -> None: ...
+
+        def encode_prompt(self, prompt: Any) -> None:
+            pooled = self.one(torch.ones(1, 5, dtype=torch.long))[0]  # type: ignore[attr-defined]
+            assert pooled.ndim == 2  # a class with a projection answers with the pooled state first
+            raise RuntimeError("no more")
+
+    config = {"hidden_size": 4, "architectures": ["CLIPTextModelWithProjection"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    part = {"config": str(tmp_path / "config.json"), "tokenizer": str(tmp_path), "tokenizer_name": "words"}
+    job: dict[str, Any] = {"encoders": [{**part, "name": "one"}, {**part, "name": "two"}], "pipeline": "lib:Stops"}
+    job |= {"prompts": {"plain": ["a fox"]}, "call": {}, "errors": {}}
+    monkeypatch.setattr(official_facts, "load", lambda *_: Stops)
+    monkeypatch.setattr(official_facts, "signature", lambda _: {})
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda _: Tokens())
+    found = official_facts.seen_tokens(job)
+    assert found["one"]["plain"]["ids"] == [[1] * 5]
+    assert found["two"] == {}
+    assert job["errors"] == {"two": "RuntimeError: no more"}

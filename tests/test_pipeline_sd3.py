@@ -64,6 +64,15 @@ def test_a_release_with_three_text_encoders_needs_no_decision(port: Path) -> Non
         ast.parse(file.read_text())
 
 
+def test_an_encoder_with_fewer_positions_is_given_fewer_tokens(port: Path) -> None:
+    """CLIP has 77 positions and T5 none; the config says so, and the text stage takes its lengths from there."""
+    config = text(port, "fastvideo/configs/pipelines/*.py")
+    assert "text_encoder_max_lengths: tuple[int, ...] = (77, 77, TEXT_LENGTH)" in config
+    stage = text(port, "fastvideo/pipelines/basic/*/stages/text_and_image.py")
+    assert "lengths = fastvideo_args.pipeline_config.text_encoder_max_lengths\n" in stage
+    assert "model_max_length" not in stage
+
+
 def test_the_size_that_the_call_leaves_open_is_the_checkpoints(port: Path) -> None:
     """None means sample_size times the VAE's factor (16 x 8), officially; FastVideo's own default is a video's size."""
     presets = text(port, "fastvideo/pipelines/basic/*/presets.py")

@@ -176,6 +176,7 @@ def stand_in_encoder(config: Json, seen: list[Json]) -> Any:
     import torch
 
     width = next((config[k] for k in ("d_model", "hidden_size", "projection_dim") if config.get(k)), 8)
+    projected = any(str(name).endswith("WithProjection") for name in config.get("architectures") or ())
     layers = next((config[k] for k in ("num_layers", "num_hidden_layers") if config.get(k)), 2)
 
     class Encoder(torch.nn.Module):
@@ -185,7 +186,7 @@ def stand_in_encoder(config: Json, seen: list[Json]) -> Any:
             mask = attention_mask.tolist() if attention_mask is not None else None
             seen.append({"ids": input_ids.tolist(), "mask": mask})
             hidden = torch.zeros(*input_ids.shape, width)
-            return _Output(hidden, [hidden] * (layers + 1), hidden[:, 0])
+            return _Output(hidden, [hidden] * (layers + 1), hidden[:, 0], projected)
 
     encoder = Encoder()
     encoder.config = type("Config", (), config)()
@@ -193,14 +194,16 @@ def stand_in_encoder(config: Json, seen: list[Json]) -> Any:
 
 
 class _Output:
-    """What encoders answer with, by name and by position."""
+    """What encoders answer with, by name and by position; one with a projection answers with the pooled state first."""
 
-    def __init__(self, hidden: Any, states: list[Any], pooled: Any) -> None:
+    def __init__(self, hidden: Any, states: list[Any], pooled: Any, projected: bool = False) -> None:
+        self.projected = projected
         self.last_hidden_state, self.hidden_states = hidden, tuple(states)
         self.pooler_output = self.text_embeds = pooled
 
     def __getitem__(self, index: int) -> Any:
-        return (self.last_hidden_state, self.pooler_output)[index]
+        both = (self.last_hidden_state, self.pooler_output)
+        return (both[::-1] if self.projected else both)[index]
 
 
 def tokens(job: Json) -> Json:
@@ -222,6 +225,55 @@ def own_tokens(c: Json, job: Json) -> Any:
     return getattr(oracle(job), f"tokens_{c['name']}", None)
 
 
+class _Config(dict[str, Any]):
+    """A component's configuration, by key and by attribute, as the libraries' own are."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def stand_in_part(c: Json) -> Any:
+    """An object in a component's place that has its configuration and nothing else."""
+    import torch
+
+    files = (Path(c["folder"], name) for name in ("config.json", "scheduler_config.json"))
+    config = next((json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()), {})
+    members = {"config": _Config(config), "dtype": torch.float32, "device": torch.device("cpu")}
+    return type(c["official"].rpartition(":")[2] or "Part", (), members)()
+
+
+def stand_in_pipeline(cls: Any, parts: Json, job: Json) -> Any:
+    """The pipeline without weights, made by its own constructor: what it derives from its components is then there.
+
+    `parts` are its encoders' stand-ins and its tokenizers. The others are stand-ins with a configuration, else None;
+    where the constructor takes no components, or cannot do with these, the object is bare.
+    """
+    import torch
+
+    device = torch.device("cpu")
+    members = {"_execution_device": device, "device": device, "dtype": torch.float32}
+    stand_in: Any = type(cls.__name__, (cls,), members)
+    accepted = {name: p for name, p in inspect.signature(cls.__init__).parameters.items() if name != "self"}
+    others = {c["name"]: stand_in_part(c) for c in [*job.get("components", ()), *job.get("schedulers", ())]}
+    pipe = None
+    for around in (others, {}) if set(parts) <= set(accepted) else ():
+        required = {name: None for name, p in accepted.items() if p.default is p.empty and p.kind not in (2, 4)}
+        given = required | {name: part for name, part in (around | parts).items() if name in accepted}
+        pipe = stand_in.__new__(stand_in)
+        try:
+            pipe.__init__(**given)
+            break
+        except Exception:  # noqa: BLE001 - a constructor may want anything of a component
+            pipe = None
+    pipe = stand_in.__new__(stand_in) if pipe is None else pipe
+    for name, part in parts.items():
+        object.__setattr__(pipe, name, part)
+    return pipe
+
+
 def seen_tokens(job: Json) -> Json:
     """Ids and masks as `encode_prompt` of the official pipeline hands them to a stand-in for each encoder."""
     import torch
@@ -235,10 +287,7 @@ def seen_tokens(job: Json) -> Json:
         parts[c["name"]] = stand_in_encoder(json.loads(Path(c["config"]).read_text(encoding="utf-8")), seen[c["name"]])
         parts[c["tokenizer_name"]] = AutoTokenizer.from_pretrained(c["tokenizer"])
     device = torch.device("cpu")
-    stand_in: Any = type(cls.__name__, (cls,), {"_execution_device": device, "device": device, "dtype": torch.float32})
-    pipe = stand_in.__new__(stand_in)
-    for name, part in parts.items():
-        object.__setattr__(pipe, name, part)
+    pipe = stand_in_pipeline(cls, parts, job)
     parameters = inspect.signature(pipe.encode_prompt).parameters
     call_defaults = signature(job)
     found: Json = {name: {} for name in seen}
@@ -257,9 +306,11 @@ def seen_tokens(job: Json) -> Json:
             records.clear()
         try:
             pipe.encode_prompt(**kwargs)
-        except Exception:
+        except Exception as error:
             if not any(seen.values()):
                 raise
+            for name in (name for name, records in seen.items() if not records):
+                job["errors"].setdefault(name, words(error))  # it stopped before this encoder was asked
         for name, records in seen.items():
             if records:
                 found[name][case] = records[0]

@@ -128,7 +128,17 @@ class {{ p.pipeline_config_class }}(PipelineConfig):
 {% if encoders %}
 
     text_encoder_configs: tuple[EncoderConfig, ...] = field(default_factory=text_encoders)
+{% set ns = namespace(lengths=[]) %}
+{% for c in encoders %}
+{% set places = c.config.get("max_position_embeddings") %}
+{% set ns.lengths = ns.lengths + [places | string if places is number and places < p.defaults.get("max_sequence_length", (512, ""))[0] else "TEXT_LENGTH"] %}
+{% endfor %}
+{% if ns.lengths | unique | list != ["TEXT_LENGTH"] %}
+    # An encoder with fewer positions takes no more tokens than these.
+    text_encoder_max_lengths: tuple[int, ...] = ({{ ns.lengths | join(", ") }}{{ ", " if ns.lengths | length == 1 }})
+{% else %}
     text_encoder_max_lengths: tuple[int, ...] = (TEXT_LENGTH, ){{ repeat }}
+{% endif %}
     preprocess_text_funcs: tuple[Callable[[str], str], ...] = (clean_prompt, ){{ repeat }}
     postprocess_text_funcs: tuple[Callable[[BaseEncoderOutput], torch.Tensor], ...] = (valid_tokens, ){{ repeat }}
 {% else %}
