@@ -280,3 +280,49 @@ def test_torchrun_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: 
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < until, "a rank outlived its torchrun"
         time.sleep(0.1)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("component", ["text_encoder", "transformer"])
+def test_a_right_port_is_green_when_it_is_split(port: Any, component: str) -> None:
+    """Two real ranks each: matrices split for the encoder, tokens for the transformer."""
+    ran = port.fvport("parallel", component, "--json")
+    found = ran.json()
+    assert (ran.code, found["verdict"]) == (0, "pass"), ran.out
+    assert len(found["items"]) == 2
+    assert "the ranks exchanged" in found["notes"][0]
+
+
+ROW = """        self.o = RowParallelLinear(config.num_heads * config.d_kv,
+                                   config.d_model,
+"""
+ATTENTION = "        x, _ = self.attn(query, key, value, seq_len, freqs_cis=rope)\n"
+OWN_POSITIONS = """        from fastvideo.layers.rotary_embedding import _apply_rotary_emb
+        cos, sin = (part[:query.shape[1]] for part in rope)
+        query = _apply_rotary_emb(query, cos, sin, is_neox_style=False)
+        key = _apply_rotary_emb(key, cos, sin, is_neox_style=False)
+        x, _ = self.attn(query, key, value, seq_len)
+"""
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("component", "file", "old", "new"),
+    [
+        (
+            "text_encoder",
+            "encoders/tiny_wan.py",
+            ROW,
+            f"{ROW}                                   reduce_results=False,\n",
+        ),
+        ("transformer", "dits/tiny_wan.py", ATTENTION, OWN_POSITIONS),
+    ],
+    ids=["a missing all-reduce", "each rank counts positions from its own first token"],
+)
+def test_a_fault_that_one_device_cannot_show(port: Any, component: str, file: str, old: str, new: str) -> None:
+    """Both leave a single process as it was, and are red on two ranks with the output and the size of it."""
+    port.edit(f"fastvideo/models/{file}", old, new)
+    ran = port.fvport("parallel", component, "--json")
+    found = ran.json()
+    assert (ran.code, found["verdict"]) == (1, "fail"), ran.out
+    assert all("outputs differ; in case " in item["reason"] for item in found["items"])

@@ -239,7 +239,7 @@ def test_a_gpu_that_is_too_small(tmp_path: Path, fvport: Any, monkeypatch: pytes
     item = next(item for item in json.loads(ended.out)["items"] if item["name"] == "transformer: GPU")
     assert item["verdict"] == "blocked"
     assert "its weights need 608 B of GPU memory in float32, and the GPU has 500 B" in item["reason"]
-    assert "fvport blocks transformer --blocks 0,1,-1 (about 576 B)" in item["todo"]
+    assert "fvport check parity transformer --blocks 0,1,-1 (about 576 B)" in item["todo"]
     assert "tiny twin made by fvport tiny (about 4.4 MB)" in item["todo"]
 
 
@@ -257,7 +257,7 @@ def test_memory_that_runs_out_meanwhile(tmp_path: Path) -> None:
     component = port.component("transformer")
     todo = device_room.out_of_memory(port, component, "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
     assert "its weights alone need 608 B in float32" in todo
-    assert "fvport blocks transformer" in todo
+    assert "fvport check parity transformer --blocks" in todo
     assert device_room.out_of_memory(port, component, "ValueError: shapes differ") == ""
 
 

@@ -76,7 +76,7 @@ def _need_of(port: Port, component: Component) -> Need | None:
 
 def _instead(component: Component, wanted: Need | None) -> str:
     about = f" (about {show.size(wanted.some_blocks)})" if wanted else ""
-    blocks = f"fvport blocks {component.name} --blocks 0,1,-1{about}"
+    blocks = f"fvport check parity {component.name} --blocks 0,1,-1{about}"
     return f"{blocks}, or a tiny twin made by fvport tiny (about {show.size(TWIN)})"
 
 

@@ -22,6 +22,7 @@ def check(
     port: PortDir = HERE,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="ssim: write draft references.")] = False,
+    blocks: Annotated[str, typer.Option(help="parity of one component: only these blocks, such as 0,1,-1.")] = "",
     as_json: Json = False,
 ) -> None:
     """Run one check of the alignment gate and leave its evidence: fvport check parity transformer"""
@@ -29,7 +30,12 @@ def check(
     from fvport.report import terminal
 
     options = checks.Options(components=tuple(components or ()), device=device, extra={"bootstrap": bootstrap})
-    record = checks.run_check(load(port), name, options)
+    if blocks:
+        from fvport.parity import blocks as some
+
+        record = some.run(load(port), name, blocks, options)
+    else:
+        record = checks.run_check(load(port), name, options)
     out(record.to_json(), as_json, terminal.record(record))
     raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[record.verdict])
 
