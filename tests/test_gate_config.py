@@ -189,6 +189,26 @@ def test_preset_that_moved(port: Port) -> None:
     assert "is nothing" in reasons(fields.preset_items(other, {}, native, {}))
 
 
+@pytest.mark.parametrize(
+    ("lengths", "positions", "seen"),
+    [
+        ([77, 77, 256], [77, 77, 0], 256),
+        ([77, 77, 512], [77, 77, 0], 512),
+        ([77, 64, 256], [77, 77, 0], [77, 64, 256]),
+        ([77, 77, 256], [0, 0, 0], [77, 77, 256]),
+        ([256, 256], [77, 0], 256),
+        ([77, 256], [77], [77, 256]),
+        ([77], [77], [77]),
+        ([256, 128], [512, 512], [256, 128]),
+    ],
+)
+def test_an_encoder_with_fewer_positions_does_not_hide_the_declared_length(
+    lengths: list[int], positions: list[int], seen: Any
+) -> None:
+    """Of several text encoders those that take no more than they are given are left out; any other length is seen."""
+    assert fields._length(lengths, positions, 256) == seen
+
+
 def rewrite(port: Port, path: str, **changes: Any) -> None:
     file = port.root / path
     data = json.loads(file.read_text(encoding="utf-8")) | changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -253,7 +254,7 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
                 (name, f'preset "{port.slug}_{name}" is not registered (there are: {", ".join(registered) or "none"})')
             )
             continue
-        has = {**_moved(values, native, pipeline or {}), **registered[full]["defaults"]}
+        has = {**_moved(values, native, pipeline or {}, _positions(port)), **registered[full]["defaults"]}
         found += [(f"{name}.{k}", what) for k, what in _preset_problems(values, has, signature)]
         for key in registered[full]["defaults"]:
             if key not in native["fields"]:
@@ -269,7 +270,19 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
     return [Item(f"presets: {key}", "fail", what, todo=todo) for key, what in found]
 
 
-def _moved(declared: Json, native: Json, pipeline: Json) -> Json:
+def _positions(port: Port) -> list[int]:
+    """How many tokens each text encoder can take at most, by its official config; 0 where that does not say."""
+    found = []
+    for c in port.components.values():
+        if c.kind == "text_encoder" and c.mode != "passthrough":
+            file = port.official_tree / (c.weights or c.name) / "config.json"
+            config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            limit = config.get("max_position_embeddings")
+            found.append(limit if isinstance(limit, int) else 0)
+    return found
+
+
+def _moved(declared: Json, native: Json, pipeline: Json, positions: Sequence[int] = ()) -> Json:
     """Declared values that the pipeline config has, under its own name; a preset that has them too goes before."""
     found = {}
     lengths = pipeline.get("text_encoder_max_lengths") or []
@@ -277,8 +290,19 @@ def _moved(declared: Json, native: Json, pipeline: Json) -> Json:
         if key in pipeline and key not in native["fields"]:
             found[key] = pipeline[key]
         if key in ("max_sequence_length", "max_length") and lengths:
-            found[key] = lengths[0] if len(set(lengths)) == 1 else lengths
+            found[key] = _length(lengths, positions, declared[key].value)
     return found
+
+
+def _length(lengths: list[Any], positions: Sequence[int], declared: Any) -> Any:
+    """The length of all encoders that could take the declared one; the list where they differ.
+
+    One with fewer positions is given these: what the official pipeline gives it is compared by its tokens.
+    """
+    if not isinstance(declared, int) or len(positions) != len(lengths):
+        positions, declared = [0] * len(lengths), 0
+    free = [n for n, limit in zip(lengths, positions, strict=True) if not n == limit < declared]
+    return free[0] if len(set(free)) == 1 else lengths
 
 
 def _preset_problems(declared: Json, defaults: Json, signature: Json) -> list[tuple[str, str]]:

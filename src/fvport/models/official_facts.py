@@ -240,7 +240,7 @@ def stand_in_part(c: Json) -> Any:
     import torch
 
     files = (Path(c["folder"], name) for name in ("config.json", "scheduler_config.json"))
-    config = next((json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()), {})
+    config: Json = next((json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()), {})
     members = {"config": _Config(config), "dtype": torch.float32, "device": torch.device("cpu")}
     return type(c["official"].rpartition(":")[2] or "Part", (), members)()
 
