@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from fvport import manners
+from fvport import manners, progress
 from fvport.errors import BLOCKED, INTERNAL, USAGE, FvportError
 
 INTERRUPTED, TERMINATED = 130, 143  # 128 + the signal's number, as a shell says it
@@ -103,6 +103,7 @@ def _end(said: str, code: int, as_json: bool, error: FvportError | None = None) 
     if as_json:
         about = {"id": entry.id, "page": entry.to_json()["page"]} if entry else {}
         print(json.dumps({"error": said, "exit_code": code, **about}), flush=True)
+    progress.clear()
     print(f"fvport: {said}{f' [{entry.id}]' if entry else ''}", file=sys.stderr, flush=True)
     if entry and manners.verbose():
         print(entry.text(), file=sys.stderr, flush=True)

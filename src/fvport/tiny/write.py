@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fvport import __version__
+from fvport import __version__, progress
 from fvport.errors import FvportError, UsageError
 from fvport.tiny import configs, shrink, values
 from fvport.tiny import release as releases
@@ -100,7 +100,9 @@ def refuse_other(source: Path, out: Path) -> None:
 def _fill(folder: Path, release: releases.Release, made: Made) -> None:
     import torch
 
-    for name, twin in made.twins.items():
+    moved = progress.Moved("tiny", unit="components")
+    for count, (name, twin) in enumerate(made.twins.items()):
+        moved.at(count, len(made.twins))
         place = folder / name if release.whole else folder
         torch.manual_seed(made.seed)
         model = values.randomise(twin.part.build(twin.config).float(), name, made.seed)
@@ -109,6 +111,7 @@ def _fill(folder: Path, release: releases.Release, made: Made) -> None:
         beside = twin.part.folder / "generation_config.json"
         if beside.is_file():
             shutil.copyfile(beside, place / beside.name)
+    progress.clear()
     for name in release.copied:
         shutil.copytree(release.folder / name, folder / name)
     if release.whole:

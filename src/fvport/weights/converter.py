@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fvport import progress
 from fvport.errors import BlockedError, FvportError
 from fvport.weights import conversion, declaration, show, tree
 from fvport.weights.conversion import Conversion
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from fvport.spec import Port
 
 RUN = "Run: fvport convert"
-SAY_EVERY = 2.0  # seconds
 
 
 @dataclass
@@ -76,7 +76,8 @@ def run(port: Port, options: tree.Options | None = None, retry: dict[str, Any] |
     plan = conversion.plan(port.official_weights, declared)
     answered = retries.answer(plan, retry) if retry else {}
     started, options = time.monotonic(), options or tree.Options()
-    written = tree.write(plan, port.official_tree, options, _progress())
+    with progress.Moved("convert") as moved:
+        written = tree.write(plan, port.official_tree, options, moved.at)
     seconds = time.monotonic() - started
     load_tree = convert.build_load_tree(port, verify=False)
     reasons = list(plan.skipped.values())
@@ -105,19 +106,6 @@ def _component(plan: Conversion, written: tree.Written, name: str) -> dict[str, 
         "files": len(files),
         "sources": sorted({source.file for item in made for source in item.sources}),
     }
-
-
-def _progress() -> Any:
-    started = said = time.monotonic()
-
-    def tell(done: int, total: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said > SAY_EVERY and now - started > SAY_EVERY:
-            said = now
-            print(f"  convert: {done * 100 // max(total, 1)} % of {show.size(total)}", file=sys.stderr, flush=True)
-
-    return tell
 
 
 # --- is it the right tree --------------------------------------------------------------------------------------------
@@ -170,7 +158,8 @@ def main(file: str, argv: list[str] | None = None) -> None:
     try:
         plan = conversion.plan(args.source, declaration.load(Path(file)))
         options = tree.Options(args.link, args.sync, not args.no_scan)
-        written = tree.write(plan, args.target.absolute(), options, _progress())
+        with progress.Moved("convert") as moved:
+            written = tree.write(plan, args.target.absolute(), options, moved.at)
     except FvportError as error:
         print(f"{Path(file).name}: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None

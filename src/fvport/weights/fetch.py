@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A release from the hub, through huggingface_hub: resumable to the byte, with progress bars, hashed as it streams.
+"""A release from the hub, through huggingface_hub: resumable to the byte, hashed as it streams, with its progress.
 
 Files are written to a folder beside the release's place, each under a name of its own until it is whole; the folder is
 renamed when all are there. What an interrupted run left is continued. The client's own snapshot download deletes a part
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from fvport import progress
 from fvport.errors import BlockedError
 from fvport.redact import token_advice, token_name
 from fvport.weights import show
@@ -79,11 +80,27 @@ def fetch(release: Release, folder: Path, shown: str) -> Fetched:
         target.mkdir(parents=True, exist_ok=True)
         result = Fetched(sha, files=len(wanted), bytes=sum(size for size, _ in wanted.values()))
         _room(target, wanted, release, shown)
-        _all(api, release, sha, wanted, target, result)
+        with _one_line():
+            _all(api, release, sha, wanted, target, result)
         _mark(target, release, sha)
         if target != folder:
             os.replace(target, folder)
         return result
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """One line for the whole release instead of the client's bar for each file; a person's own setting of it stays."""
+    from huggingface_hub import constants, utils
+
+    bars = constants.HF_HUB_DISABLE_PROGRESS_BARS is None and not utils.are_progress_bars_disabled()
+    if bars:
+        utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if bars:
+            utils.enable_progress_bars()
 
 
 def record(folder: Path) -> dict[str, Any]:
@@ -148,23 +165,29 @@ def _wanted(api: Any, release: Release, sha: str) -> dict[str, tuple[int, str]]:
 
 
 def _room(target: Path, wanted: dict[str, tuple[int, str]], release: Release, shown: str) -> None:
-    there = sum((target / path).stat().st_size for path in wanted if (target / path).is_file())
-    parts = sum(f.stat().st_size for f in (target / MARKER).parent.glob("*.incomplete"))
-    need = sum(size for size, _ in wanted.values()) - there - parts
+    need = sum(size for size, _ in wanted.values()) - _there(target, wanted)
     free = shutil.disk_usage(target).free
     if need + ROOM > free:
         what = f"{release.hub_id} needs {show.size(need)} more, and the disk has {show.size(free)} free"
         raise BlockedError(what, where=shown, todo="Make room or link another disk's folder; then: fvport prep")
 
 
+def _there(target: Path, wanted: dict[str, tuple[int, str]]) -> int:
+    """Bytes of what is wanted that are there already, whole files and what an earlier run left of others."""
+    whole = sum((target / path).stat().st_size for path in wanted if (target / path).is_file())
+    return whole + sum(f.stat().st_size for f in (target / MARKER).parent.glob("*.incomplete"))
+
+
 def _all(api: Any, release: Release, sha: str, wanted: dict[str, tuple[int, str]], target: Path, done: Fetched) -> None:
     """Every file that is not there yet, a few at a time; the first failure stops the rest at their next chunk."""
     stop = threading.Event()
+    total = sum(size for size, _ in wanted.values())
+    moved = progress.Moved("fetch", total, done=_there(target, wanted))
 
     def one(path: str) -> None:
         size, blob = wanted[path]
         if not ((target / path).is_file() and (target / path).stat().st_size == size):
-            value = _one(api, release, sha, path, blob, target, stop)
+            value = _one(api, release, sha, path, blob, target, stop, moved)
             done.hashes |= {path: value} if value else {}
 
     pool = ThreadPoolExecutor(WORKERS)
@@ -175,6 +198,7 @@ def _all(api: Any, release: Release, sha: str, wanted: dict[str, tuple[int, str]
     finally:
         stop.set() if any(not future.done() or future.exception() for future in running) else None
         pool.shutdown(wait=True, cancel_futures=True)
+        progress.clear()
     errors = [error for future in running if not future.cancelled() and (error := future.exception())]
     for error in sorted(errors, key=lambda error: isinstance(error, _Stopped)):
         raise error
@@ -184,7 +208,16 @@ class _Stopped(Exception):
     """Another file failed; what this one has stays for the next run."""
 
 
-def _one(api: Any, release: Release, sha: str, path: str, blob: str, target: Path, stop: threading.Event) -> str:
+def _one(
+    api: Any,
+    release: Release,
+    sha: str,
+    path: str,
+    blob: str,
+    target: Path,
+    stop: threading.Event,
+    moved: progress.Moved,
+) -> str:
     """Download one file, from where an earlier run stopped; gives its blake3."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.file_download import http_get
@@ -195,6 +228,7 @@ def _one(api: Any, release: Release, sha: str, path: str, blob: str, target: Pat
     found = get_hf_file_metadata(url, headers=headers, endpoint=api.endpoint)
     if (found.size or 0) > constants.MAX_HTTP_DOWNLOAD_SIZE:  # not to be had as one plain stream: the client's own way
         hf_hub_download(release.hub_id, path, revision=sha, local_dir=target, library_name="fvport")
+        moved.add(found.size or 0)
         return ""
     key = hashlib.sha256(f"{path}\0{blob}\0{found.etag}".encode()).hexdigest()[:24]
     part = (target / MARKER).parent / f"{key}.incomplete"
@@ -202,7 +236,7 @@ def _one(api: Any, release: Release, sha: str, path: str, blob: str, target: Pat
     if not _one_host(url, found.location):
         headers.pop("authorization", None)  # a signed address of another host: the token is not for it
     with part.open("ab") as stream:
-        tee = Tee(stream, part, stop)
+        tee = Tee(stream, part, stop, moved)
         http_get(
             found.location,
             tee,
@@ -229,10 +263,16 @@ def _one_host(url: str, location: str) -> bool:
 class Tee:
     """A file that is hashed while it is written. What an earlier run left of it is hashed first."""
 
-    def __init__(self, stream: BinaryIO, path: Path, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        path: Path,
+        stop: threading.Event | None = None,
+        moved: progress.Moved | None = None,
+    ) -> None:
         import blake3
 
-        self.stream, self.stop = stream, stop
+        self.stream, self.stop, self.moved = stream, stop, moved
         self.state: Any = blake3.blake3()
         with path.open("rb") as old:
             while piece := old.read(1 << 22):
@@ -243,6 +283,8 @@ class Tee:
         if self.stop is not None and self.stop.is_set():
             raise _Stopped
         self.state.update(piece)
+        if self.moved is not None:
+            self.moved.add(len(piece))
         return self.stream.write(piece)
 
     def tell(self) -> int:

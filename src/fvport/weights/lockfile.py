@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
+from fvport import progress
 from fvport.errors import BlockedError
 from fvport.spec import Component, Port
-from fvport.weights import external, manifest, show, sides
+from fvport.weights import external, manifest, sides
 
 SCHEMA = 1
 PIECE = 1 << 24
@@ -33,20 +33,27 @@ class Hashes:
 
     def __init__(self, port: Port) -> None:
         self.path = port.state / "cache" / "weights.json"
-        self.dirty = False
+        self.dirty, self.moved = False, progress.Moved("hash")
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
             self.table = data if isinstance(data, dict) else {}
         except (OSError, ValueError):
             self.table = {}
 
+    def expect(self, files: Iterable[Path]) -> None:
+        """These will be asked for: what of them has to be read is the whole that progress is a part of."""
+        self.moved.total += sum(f.stat().st_size for f in set(files) if f.is_file() and not self._known(f))
+
+    def _known(self, file: Path) -> str:
+        kept = self.table.get(str(file))
+        return str(kept[1]) if isinstance(kept, list) and len(kept) == 2 and kept[0] == _stamp(file) else ""
+
     def hash(self, file: Path, name: str) -> str:
         """`blake3:...` of a file's bytes, read only where they may be others than last time."""
-        kept = self.table.get(str(file))
-        if isinstance(kept, list) and len(kept) == 2 and kept[0] == _stamp(file):
-            return str(kept[1])
+        if known := self._known(file):
+            return known
         stamp = _stamp(file)  # before it is read: a file that changes meanwhile is read again next time
-        value = blake3(file, name)
+        value = blake3(file, name, self.moved)
         self.table[str(file)], self.dirty = [stamp, value], True
         return value
 
@@ -55,6 +62,7 @@ class Hashes:
         self.table[str(file)], self.dirty = [_stamp(file), value], True
 
     def save(self) -> None:
+        progress.clear()
         if self.dirty:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write(self.path, self.table)
@@ -68,20 +76,17 @@ def _stamp(file: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
-def blake3(file: Path, name: str) -> str:
-    """`blake3:...` of a file, on all cores; says how far it is when that takes longer than five seconds."""
+def blake3(file: Path, name: str, moved: progress.Moved | None = None) -> str:
+    """`blake3:...` of a file, on all cores; says how far it is, of this file or of all that `moved` counts."""
     import blake3 as b3
 
-    total, done, started, said = file.stat().st_size, 0, time.monotonic(), 0.0
+    moved = moved or progress.Moved(f"hash {name}", file.stat().st_size)
     state = b3.blake3(max_threads=b3.blake3.AUTO)
     try:
         with file.open("rb") as stream:
             while piece := stream.read(PIECE):
                 state.update(piece)
-                done += len(piece)
-                if time.monotonic() - started > 5 and time.monotonic() - said > 2:
-                    said = time.monotonic()
-                    print(f"  {name}: {done * 100 // max(total, 1)} % of {show.size(total)}", file=sys.stderr)
+                moved.add(len(piece))
     except OSError as error:
         raise BlockedError(f"cannot be read ({error.strerror or error})", where=str(file)) from None
     return f"blake3:{state.hexdigest()}"
@@ -218,6 +223,7 @@ def verify(port: Port, names: tuple[str, ...] = ()) -> None:
         if not isinstance(found, dict) or any(not value for value in hashes_in(found).values()) or not hashes_in(found):
             what = f"the weights of {component.name} are not locked"
             raise BlockedError(what, where=str(port.folder / "port.lock.json"), todo="Run: fvport prep")
+        hashes.expect(port.official_weights / file["name"] for file in found["files"])
         for file in found["files"]:
             _same(port, hashes, file)
         known = set(hashes_in(found))

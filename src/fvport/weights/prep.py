@@ -72,7 +72,9 @@ def run(port: Port) -> Prepared:
     hashes = lockfile.Hashes(port)
     source = _weights(port, lock, hashes)
     before = {name: lockfile.hashes_in(entry) for name, entry in lock.get("components", {}).items()}
-    entries = {c.name: lockfile.entry(port, c, hashes) for c in port.components.values() if lockfile.locked_here(c)}
+    locked = [component for component in port.components.values() if lockfile.locked_here(component)]
+    hashes.expect(file for component in locked for _, file in lockfile.files_of(port, component))
+    entries = {component.name: lockfile.entry(port, component, hashes) for component in locked}
     release = {"files": lockfile.ruling(port, hashes)}
     hashes.save()
     changed = [
