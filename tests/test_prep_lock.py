@@ -57,7 +57,7 @@ def test_a_file_that_changes_while_it_is_read(port, monkeypatch):
     """The stamp is taken before the bytes are read: a file that changes meanwhile is read again."""
     file, real = port.official_weights / WEIGHTS, lockfile.blake3
 
-    def changing(path, name):
+    def changing(path, name, moved=None):
         value = real(path, name)
         if name == WEIGHTS and not getattr(changing, "done", False):
             changing.done = True
