@@ -165,8 +165,8 @@ def own_name(port: Port, component: Component) -> None:
     twins = entries.others(port.root, component.native, component.native_file) if component.mode == "port" else []
     if twins:
         raise FvportError(
-            f"{component.name}: FastVideo's registry finds {component.native_class} in {twins[0]} too; which of them it "
-            "loads is luck",
+            f"{component.name}: FastVideo's registry finds {component.native_class} in {twins[0]} too; which of them "
+            "it loads is luck",
             todo="Give the native class a name of its own, and build the load tree again",
         )
 
