@@ -146,6 +146,14 @@ def test_what_a_backend_or_a_size_does_not_allow_is_blocked(tmp_path: Path, mess
     assert message in item.reason
 
 
+def test_what_is_not_there_is_blocked(tmp_path: Path) -> None:
+    """No load tree, say: the rank's own word, with what to do."""
+    parallel_rank.raised(tmp_path, 0, BlockedError("no load tree for net", todo="Run: nox -s prep conversion"))
+    (item,), _ = judged(tmp_path, code=1)
+    assert item.verdict == "blocked"
+    assert "no load tree for net. Run: nox -s prep conversion" in item.reason
+
+
 def test_a_size_that_only_one_rank_rejects_is_a_fault(tmp_path: Path) -> None:
     """Ranks of one size: what does not divide, divides on none of them."""
     raised(tmp_path, 1, "AssertionError: 3 is not divisible by 2", 10.0)

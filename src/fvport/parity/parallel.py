@@ -163,7 +163,11 @@ def _mishap(component: Component, split: Split, folder: Path, code: int | None, 
     if raised:
         rank = min(raised, key=lambda rank: float(raised[rank]["at"]))
         message = str(raised[rank]["message"])
-        refused = LACKING.search(message) or (INDIVISIBLE.search(message) and len(raised) == split.ranks)
+        refused = (
+            raised[rank].get("blocked")
+            or LACKING.search(message)
+            or (INDIVISIBLE.search(message) and len(raised) == split.ranks)
+        )
         reason = f"rank {rank}: {message}"
         return _item(component, split, "blocked" if refused else "fail", reason, _todo(component, folder))
     if code is None:

@@ -5,7 +5,7 @@ The test is the port's own; its `parity.compare` compares nothing here, but leav
 (`rank0/outputs.json`, safetensors) for `parity.parallel` to judge. The folder is the job's `record`:
 
     rank0.log           all that it said
-    rank0.raised.json   {"message", "at"}, the moment it raised: the first of several ranks is the cause
+    rank0.raised.json   {"message", "at", "blocked"}, the moment it raised: the first of several ranks is the cause
     rank0.said.json     {"compared", "tests"}, as every parity test leaves it
 """
 
@@ -107,7 +107,8 @@ def raised(folder: Path, rank: int, error: BaseException) -> None:
     file = folder / f"rank{rank}.raised.json"
     if not file.exists():
         message = str(error) if isinstance(error, FvportError) else forked.describe(error)
-        file.write_text(json.dumps({"message": message, "at": time.time()}), encoding="utf-8")
+        blocked = isinstance(error, FvportError) and error.exit_code == 3
+        file.write_text(json.dumps({"message": message, "at": time.time(), "blocked": blocked}), encoding="utf-8")
 
 
 def _log_to(file: Path) -> None:
