@@ -66,7 +66,7 @@ def demo(scratch: Path, quick: bool) -> Case:
 
 
 def startup(scratch: Path, quick: bool) -> Case:
-    """What it costs to ask: help, against a Python that does nothing; inspect and gate as the detail."""
+    """What it costs to ask: help, against a Python that does nothing; inspect, status and gate as the detail."""
     port = scratch / "port"
     folder = official(scratch)
     _bake(port, _answers(folder))
@@ -82,6 +82,7 @@ def startup(scratch: Path, quick: bool) -> Case:
         "ours": lambda: run([FVPORT, "--help"]),
         "python": lambda: run([sys.executable, "-c", "pass"]),
         "fvport inspect": lambda: run([FVPORT, "inspect", folder]),
+        "fvport status": lambda: run([FVPORT, "status", "--port", port]),
         "fvport gate": gate,
     }
     return Case(commands)
