@@ -161,14 +161,21 @@ def test_no_permission(fvport: Any) -> None:
         os.chmod(folder, 0o755)
         port = make_port(Path(folder, "port"))
         weights = port.official_weights / "transformer/diffusion_pytorch_model.safetensors"
-        fvport("status", "--port", port.root), fvport("inspect", port.official_weights)  # all is imported by now
+        held = Path(folder, "held")
+        held.mkdir(mode=0o555)
+        gate = ("gate", "--port", port.root, "--markdown", held / "gate.md")
+        for words in (("inspect", port.official_weights), ("status", "--port", folder), (*gate[:-1], folder + "/a.md")):
+            fvport(*words)  # all is imported by now: the user nobody may not read what Python is made of
+        with as_nobody():
+            written = fvport(*gate)
         weights.chmod(0)
         port.file.chmod(0)
         with as_nobody():
             status, inspect = fvport("status", "--port", port.root), fvport("inspect", port.official_weights)
         weights.chmod(0o644)
         port.file.chmod(0o644)
-    for ended, file in ((status, port.file), (inspect, weights)):
+    assert "Let this user read or write it, or name another place" in written.err
+    for ended, file in ((status, port.file), (inspect, weights), (written, folder)):
         assert ended.code in (2, 3)
         assert str(file) in ended.err
         assert "ermission denied" in ended.err
