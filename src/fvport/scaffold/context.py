@@ -166,10 +166,11 @@ class PortContext:
         with a last frame too, is a person's decision.
         """
         dit, vae = (c.config if c else {} for c in (self.dit, self.vae))
-        beside = vae.get("z_dim", 16) + vae.get("scale_factor_temporal", 4)
-        joins = bool(dit) and dit.get("in_channels") == dit.get("out_channels", 0) + beside
-        last_frame = dit.get("pos_embed_seq_len") is not None
-        return self.workload == "i2v" and self.official_pipeline.startswith("Wan") and joins and not last_frame
+        if self.workload != "i2v" or not self.official_pipeline.startswith("Wan") or not dit:
+            return False
+        whole = _count(dit, "in_channels", 0)
+        beside = _count(vae, "z_dim", 16) + _count(vae, "scale_factor_temporal", 4)
+        return whole == _count(dit, "out_channels", whole) + beside and dit.get("pos_embed_seq_len") is None
 
     @property
     def is_sd3(self) -> bool:
@@ -390,3 +391,9 @@ def _say_what_is_unknown(p: PortContext) -> None:
     p.unknown += [f"{text[:1].upper()}{text[1:].rstrip('.')}." for text in map(oneline, p.inspection.concerns)]
     if p.inspection.absent:
         p.inferred.append(f"the release leaves out {', '.join(p.inspection.absent)}")
+
+
+def _count(config: dict[str, Any], key: str, default: int) -> int:
+    """A number of a config; `default` where it is absent, null (a class may compute it) or no number at all."""
+    value = config.get(key)
+    return value if isinstance(value, int) else default

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -115,7 +116,14 @@ def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input:
         made["cookiecutter"].update(
             _template=str(root), _output_dir=str(output_dir.absolute()), _repo_dir=str(root), _checkout=None
         )
-        return str(generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir)))
+        project = output_dir / str(made["cookiecutter"]["model_slug"])
+        there = project.exists() or project.is_symlink()
+        try:
+            return str(generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir)))
+        except BaseException:
+            if not there:  # what this bake began; cookiecutter takes it away for errors of its own only
+                shutil.rmtree(project, ignore_errors=True)
+            raise
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, UndefinedError
 
+from fvport.errors import UsageError
 from fvport.scaffold import bytecode, encoder_facts, library, model_facts, skeleton
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.context import PortContext
@@ -67,7 +68,16 @@ def environment() -> Environment:
 
 
 def render(template: str, p: PortContext, c: ComponentContext | None = None) -> str:
-    text: str = environment().get_template(template).render(p=p, c=c)
+    """One file's text. Raises UsageError where a component's official config holds what its template cannot use."""
+    try:
+        text: str = environment().get_template(template).render(p=p, c=c)
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, UndefinedError) as error:
+        if c is None:
+            raise
+        what = f"the official config of {c.name} holds a value that {template} cannot use: {error}"
+        raise UsageError(
+            what, where=c.official_class, todo=f"Correct it, or bake with components={c.name}=reuse"
+        ) from error
     return text
 
 
