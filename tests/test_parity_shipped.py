@@ -50,6 +50,36 @@ def test_a_faulty_block_is_named(recorded: Any, name: str) -> None:
     assert examined(recorded, change).wrong[0] == module
 
 
+def test_modules_that_are_cut_elsewhere_are_not_judged(recorded: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A norm that answers twice as much to a projection that takes half: one model, cut at another place.
+
+    The pair differs in float32 as well, where the whole agrees. A true fault beside it is named all the same.
+    """
+
+    def cut(model: Any) -> None:
+        model.norm_out.register_forward_hook(lambda module, args, out: out * 2)
+        model.proj_out.weight.mul_(0.5)
+
+    def healthy() -> frozenset[str]:
+        plain = ts.native(ts.official())
+        with torch.no_grad():
+            cut(plain)
+        return shipped.in_float32(ts.sides(plain, ts.record_official(tmp_path_factory.mktemp("plain"))))
+
+    marks = healthy()
+    assert "norm_out>" in marks
+    sound, faulty = ts.native(ts.official()).bfloat16(), ts.native(ts.official()).bfloat16()
+    with torch.no_grad():
+        cut(sound)
+        cut(faulty)
+        faulty.blocks[1].mlp.fc_out.bias.zero_()
+    assert shipped.examine(ts.sides(sound, recorded)).wrong
+    found = shipped.examine(ts.sides(sound, recorded), marks)
+    assert not found.wrong
+    assert "norm_out" in found.cut
+    assert shipped.examine(ts.sides(faulty, recorded), marks).wrong[0] == "blocks.1.mlp.fc_out"
+
+
 def test_an_answer_in_another_dtype_is_told(recorded: Any) -> None:
     """An fp32 island that only the native side has is a note with its module."""
     found = examined(recorded, lambda m: m.proj_out.register_forward_hook(lambda mod, args, out: out.float()))
@@ -68,5 +98,6 @@ def test_items_say_what_ran() -> None:
     red, _ = items(wrong=["blocks.0"], sentence="first is blocks.0")
     assert red[0].verdict == "fail"
     assert "blocks.0" in red[0].reason
+    assert "embed is cut elsewhere" in items(cut=["embed"])[1][0]
     assert items(problem="no bf16 kernel") == ([], ["net: blocks in bf16 were not compared: no bf16 kernel"])
     assert parity.shipped_items(component, {"compared": []}) == ([], [])

@@ -137,7 +137,7 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
             done.strength = found.to_json()
         if asked.shipped and component.kind in shipped.KINDS and done.fault.get("seen"):
             clock = time.monotonic()
-            done.shipped = _in_bf16(port, component, call, official, device)
+            done.shipped = _in_bf16(port, component, module, call, official, device)
             seconds["bf16"] = round(time.monotonic() - clock, 2)
     else:
         done.where = locate(done.results)
@@ -153,15 +153,19 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     return done
 
 
-def _in_bf16(port: Port, component: Component, call: Call, official: oracle.Oracle, device: str) -> dict[str, Any]:
+def _in_bf16(
+    port: Port, component: Component, plain: Any, call: Call, official: oracle.Oracle, device: str
+) -> dict[str, Any]:
     """The native side once more as it is shipped, its blocks against the official ones in the same precision."""
     case = official.cases[0]
+    again = functools.partial(_rerun, plain, call, official, device, component.name)
+    healthy = tracing.NativeSide(port, component, plain, again, device)
     try:
         module = native.load(port, component.name, "bf16")
     except FvportError as error:
         return shipped.Shipped(case, str(error)).to_json()
     rerun = functools.partial(_rerun, module, call, official, device, component.name)
-    return tracing.shipped_of(tracing.NativeSide(port, component, module, rerun, device), case)
+    return tracing.shipped_of(tracing.NativeSide(port, component, module, rerun, device), healthy, case)
 
 
 def _rerun(

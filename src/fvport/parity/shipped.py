@@ -5,6 +5,9 @@ A whole model in bf16 hides a faulty block in its own noise, so none is judged b
 runs under official values (`record.Forced`). Its floor is what the official module errs in bf16 against itself in
 float64 on the same inputs. A module that answers in another dtype than the official one is told too: an fp32 island
 that was lost, or one that the official model does not have.
+
+Modules of one name need not be cut at one place: Gemma's embedding scales its rows, a native one may leave that to the
+model around it. Such a pair differs in float32 too, where the whole agrees; it is told, and not judged here.
 """
 
 from __future__ import annotations
@@ -30,17 +33,21 @@ class Shipped:
     worst: str = ""
     use: float = 0.0  # of its budget, the worst module
     dtypes: list[str] = field(default_factory=list)  # "blocks.0.norm1: float32 officially, bfloat16 natively"
+    cut: list[str] = field(default_factory=list)  # pairs that differ in float32 too, where the whole agrees: not judged
     sentence: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def examine(sides: trace.Sides) -> Shipped:
-    """Every paired module of one case in bf16; `sides` holds a record made in bf16 and a native model loaded in it."""
+def examine(sides: trace.Sides, plain: frozenset[str] = frozenset()) -> Shipped:
+    """Every paired module of one case in bf16; `sides` holds a record made in bf16 and a native model loaded in it.
+
+    `plain`: marks of what differs in float32 (`in_float32`), to be left out.
+    """
     result = Shipped(sides.case)
     boundaries, _ = lockstep.forced(sides.root, sides.pairs, sides.found, sides.store, sides.run)
-    judged = [b for b in boundaries if b.local is not None]
+    judged = [b for b in boundaries if b.local is not None and f"{b.native}>" not in plain]
     result.modules = len({b.native for b in judged})
     if not judged:
         result.problem = "no pair of modules could be compared"
@@ -48,13 +55,20 @@ def examine(sides: trace.Sides) -> Shipped:
     worst = max(judged, key=use)
     result.worst, result.use = worst.native, round(use(worst), 4)
     result.dtypes = other_dtypes(sides, boundaries)
-    found = lockstep.findings(boundaries)
+    result.cut = sorted(mark.rstrip(">") for mark in plain)
+    found = lockstep.findings(boundaries, plain)
     if found:
         first = trace.located(sides, found[0], boundaries)
         result.wrong = list(dict.fromkeys(f.native or "(the model itself)" for f in [first, *found[1:]]))
         at = f", seen at {first.at}" if first.at else ""
         result.sentence = f"first to differ by itself in bf16 is {result.wrong[0]}{at}: {first.size:.2e} off"
     return result
+
+
+def in_float32(sides: trace.Sides) -> frozenset[str]:
+    """Marks of the pairs that differ by themselves in float32; asked for where the outputs agree in float32."""
+    boundaries, _ = lockstep.forced(sides.root, sides.pairs, sides.found, sides.store, sides.run)
+    return lockstep.marks(lockstep.findings(boundaries))
 
 
 def use(boundary: Boundary) -> float:

@@ -93,15 +93,23 @@ def _answer(side: NativeSide, case: str, out: str) -> trace.Trace:
     return found
 
 
-def shipped_of(side: NativeSide, case: str) -> dict[str, Any]:
-    """The blocks in bf16, as JSON; `side.module` is loaded in it. What keeps it from running is told, never silent."""
+def shipped_of(side: NativeSide, plain: NativeSide, case: str) -> dict[str, Any]:
+    """The blocks in bf16, as JSON; `side.module` is loaded in it, `plain.module` in float32, where it agrees.
+
+    What keeps it from running is told, never silent.
+    """
     try:
         both = sides_of(side, [case], dtype=shipped.DTYPE).get(case)
         if both is None:
             return shipped.Shipped(case, "it has no modules to pair").to_json()
         if not both.found["complete"]:
             return shipped.Shipped(case, "its activations do not fit the limit of a trace").to_json()
-        return shipped.examine(both).to_json()
+        found = shipped.examine(both)
+        if found.wrong:
+            healthy = sides_of(plain, [case]).get(case)
+            cut = shipped.in_float32(healthy) if healthy and healthy.found["complete"] else frozenset()
+            found = shipped.examine(both, cut) if cut else found
+        return found.to_json()
     except Exception as error:  # noqa: BLE001 - the comparison in float32 stands by itself
         words = str(error) if isinstance(error, FvportError) else describe(error)
         return shipped.Shipped(case, words).to_json()
