@@ -294,5 +294,5 @@ def test_a_port_of_a_newer_schema(tmp_path: Path, fvport: Any, verb: str) -> Non
     ended = fvport(verb, "--port", root)
     assert ended.code == 2
     assert "9" in ended.err
-    assert "nstall the fvport that the port's noxfile.py pins" in ended.err
+    assert "the fvport that the port's noxfile.py pins" in ended.err
     assert file.read_text() == text
