@@ -62,9 +62,13 @@ def example_path(port: Port) -> str:
 
 def run(port: Port, options: Options) -> ev.Evidence:
     """One item a rule; the page's figures are compared with the evidence of the checks that made them."""
+    return ev.Evidence("docs", port.slug, items=RULES.items(_page(port)))
+
+
+def _page(port: Port) -> Page:
     path = port.root / page_path(port)
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return ev.Evidence("docs", port.slug, items=RULES.items(Page(port, page_path(port), text)))
+    return Page(port, page_path(port), text)
 
 
 def inputs(port: Port) -> list[str]:
@@ -79,10 +83,7 @@ def expected(port: Port) -> list[str]:
 
 def outdated(port: Port) -> list[str]:
     """For the gate: why the page's generated block, which is outside every digest, does not hold any more."""
-    path = port.root / page_path(port)
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    block = Page(port, page_path(port), text).block
-    return [f"{page_path(port)}: {problem}" for problem in figures.problems(port, block or "")]
+    return [f"{page_path(port)}: {problem}" for problem in figures.problems(port, _page(port).block or "")]
 
 
 def mended(port: Port, record: ev.Evidence) -> list[str]:
@@ -91,7 +92,8 @@ def mended(port: Port, record: ev.Evidence) -> list[str]:
     The block is outside every digest, so nothing else would say that the check is worth running again.
     """
     ruled = {item.name.split()[0] for item in record.items if item.verdict == "fail"}
-    if ruled & {"FV403", "FV404"} and not outdated(port):
+    page = _page(port)
+    if ruled & {"FV403", "FV404"} and not [*has_figures(page), *figures_current(page)]:
         return [f"stale: the figures in {page_path(port)} were brought up to date since it ran"]
     return []
 
