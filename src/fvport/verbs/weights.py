@@ -89,7 +89,9 @@ def mapping_suggest(
 @mapping_app.command("review")
 def mapping_review(
     component: Annotated[str | None, typer.Argument(help="One component (default: all).")] = None,
-    sign: Annotated[str, typer.Option("--sign", metavar="NAME", help="Record that NAME reviewed these rules.")] = "",
+    sign: Annotated[
+        str | None, typer.Option("--sign", metavar="NAME", help="Record that NAME reviewed these rules.")
+    ] = None,
     port: PortDir = HERE,
     as_json: Json = False,
 ) -> None:

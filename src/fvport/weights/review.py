@@ -77,13 +77,15 @@ class Review:
         return "\n\n".join(parts) or "no component has rules of its own"
 
 
-def review(port: Port, component: str | None = None, sign: str = "") -> Review:
+def review(port: Port, component: str | None = None, sign: str | None = None) -> Review:
     """Tables for one component or all; `sign` records that a person of this name reviewed them.
 
     Raises FvportError, and signs nothing, when the rules of any of them have errors.
     """
-    if sign and not sign.strip():
-        raise UsageError("a signature needs a name", where="--sign")
+    if sign is not None and not sign.strip():  # "$USER" is empty in a container
+        raise UsageError(
+            "a signature needs a name", where="--sign", todo="Say whose: fvport mapping review --sign NAME"
+        )
     chosen = sides.components(port, (component,) if component else ())
     convert.build_load_tree(port)
     sides.prefetch(port, chosen, "rules", "meta")
