@@ -2,8 +2,7 @@
 """How many threads arithmetic may take: one where the whole model is small.
 
 Threads that share an operation of microseconds wait for each other, spinning; and a gate runs several processes on the
-same cores. Two checks of a tiny port beside each other on two cores took five times as long with two threads as with
-one. What the user asks for (OMP_NUM_THREADS) counts.
+same cores. What the user asks for (OMP_NUM_THREADS) counts.
 """
 
 from __future__ import annotations

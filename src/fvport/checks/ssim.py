@@ -3,9 +3,10 @@
 
 `reference = "official"`: the official pipeline made it, from the same call, on this machine. Two comparisons, one for
 each link: its frames (or sound) and the native ones before any codec; and the file that `VideoGenerator` wrote with
-what the same encoder makes of the native frames. A codec loses, so a file is never compared with frames, and it is
-unsteady on noise: two clips equal to the eighth digit came out of it at 0.96. How far the written file is from one of
-the official frames is a figure beside. `reference = "approved"`: one that a person approved, from the store.
+what the same encoder makes of the native frames. A codec loses, so a file is never compared with frames, and it
+amplifies differences in noise (1e-7 before it came out as 1e-3), so two lossy files do not decide. How far the written
+file is from one of the official frames is a figure beside. `reference = "approved"`: one that a person approved, from
+the store.
 
 Sound alone is measured by `metric` (mel_l1, mr_stft), the sound of a video by `audio_metric`: sound that nothing
 measures is red.
