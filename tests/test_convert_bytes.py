@@ -218,9 +218,7 @@ def test_a_nan_is_found_in_what_is_moved(tmp_path, dtype, sign):
     else:
         save(root / "m.safetensors", held)
     made = plan(root, 'COMPONENTS = {"part": {"class": "M", "prefix": ""}}')
-    look = scan.Scan(root, [(item.name, item) for item in made.tensors["part"]])
-    look.start()
-    assert look.finish() == ["bad"]
+    assert scan.with_nan(root, made.tensors["part"]) == ["bad"]
     assert verify.Verified  # the check counts them
     assert write(made, tmp_path / "out").nan == {"part.bad": 0}
     assert verify.component(made, tmp_path / "out", "part").nan == {"bad": 1}

@@ -10,7 +10,7 @@ from weights_support import save, save_json
 
 from fvport.errors import BlockedError, FvportError
 from fvport.weights import manifest, verify
-from fvport.weights.tree import copied_files
+from fvport.weights.fill import copied_files
 
 
 def test_every_tensor_is_planned(tmp_path):

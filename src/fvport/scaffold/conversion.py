@@ -16,9 +16,9 @@ from fvport.weights import conversion as plans
 from fvport.weights import declaration, manifest
 from fvport.weights.conversion import Conversion
 from fvport.weights.declaration import Declaration, Part
+from fvport.weights.fill import config_name
 from fvport.weights.kinds import kind_of
 from fvport.weights.layout import ComponentInfo, Inspection
-from fvport.weights.tree import config_name
 
 WHERE = "conversion"
 

@@ -49,7 +49,7 @@ def convert(
 ) -> None:
     """The declared conversion of a release that is not in Diffusers layout: fvport convert --port build/raw_wan"""
     from fvport.weights import converter, retries
-    from fvport.weights.tree import Options
+    from fvport.weights.fill import Options
 
     request = retries.read(retry) if retry else None
     result = converter.run(load(port), Options(link, sync, scan), request)

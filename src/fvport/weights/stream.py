@@ -9,6 +9,7 @@ computed are left as room that `arithmetic.py` fills.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import struct
@@ -22,6 +23,7 @@ from fvport.weights.operations import Operation, Tensor
 
 STEP = 1 << 26  # bytes handed to the kernel at once: short enough to stop in, long enough to cost nothing
 PIECE = 1 << 20
+PAGE = 1 << 12
 NOT_HERE = (errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM)
 
 
@@ -79,17 +81,31 @@ def index(files: Iterable[Shard]) -> dict[str, object]:
 
 def _head(shard: Shard) -> None:
     header: dict[str, object] = {"__metadata__": shard.metadata} if shard.metadata else {}
-    offset, offsets = 0, []
-    for made in shard.tensors:
-        stop = offset + made.tensor.bits // 8
-        shape = list(made.tensor.shape)
-        header[made.name] = {"dtype": made.tensor.dtype, "shape": shape, "data_offsets": [offset, stop]}
-        offsets.append(offset)
-        offset = stop
+    offsets = list(_offsets(shard))
+    for made, offset in zip(shard.tensors, offsets, strict=True):
+        span = [offset, offset + made.tensor.bits // 8]
+        header[made.name] = {"dtype": made.tensor.dtype, "shape": list(made.tensor.shape), "data_offsets": span}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * _padding(len(text), shard)
     shard.header = struct.pack("<Q", len(text)) + text
     shard.starts = [len(shard.header) + offset for offset in offsets]
+
+
+def _padding(length: int, shard: Shard) -> int:
+    """Spaces after a header of `length` bytes: tensors begin at a multiple of 8, and where that can be as far into a
+    page of memory as the first one that moves does in its own file: whole pages are copied faster than parts of two.
+    """
+    for made, offset in zip(shard.tensors, _offsets(shard), strict=True):
+        if made.moves_bytes and made.tensor.bits:
+            wanted = (ranges(made)[0].start - offset - 8) % PAGE
+            if wanted % 8 == 0:
+                return (wanted - length) % PAGE
+            break
+    return -length % 8
+
+
+def _offsets(shard: Shard) -> Iterator[int]:
+    return itertools.accumulate((made.tensor.bits // 8 for made in shard.tensors[:-1]), initial=0)
 
 
 # --- which bytes -----------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
 Killed at any moment, the old tree is there or none, and the next run goes on where this one stood: files that are done
 lie in `.<name>.part` under their own names. A tree that was not made here is never touched.
 
-The data of weight files is handed to the system as `cp` hands it over; `sync` waits until it is on the disk. Without,
-a loss of power can cost files of a new tree, which then have other sizes than its marker says and are made again.
+Everything is handed to the system as `cp` hands it over; `sync` waits until it is on the disk. Without, a loss of power
+can cost files of a new tree, which then have other sizes than its marker says, or an empty marker, and are made again.
 """
 
 from __future__ import annotations
@@ -18,42 +18,18 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fvport.errors import BlockedError, FvportError
-from fvport.weights import manifest, show
-from fvport.weights.conversion import Conversion, Made
+from fvport.weights import fill, show
+from fvport.weights.conversion import Conversion
 from fvport.weights.declaration import Part
-from fvport.weights.kinds import kind_of
-from fvport.weights.scan import Scan
-from fvport.weights.stream import Copier, Range, Shard, index, moves, shards
+from fvport.weights.fill import Options, Written
 
 MARKER = ".fvport-conversion.json"
-FORMAT = 2  # raised when the same plan is written otherwise than before
+FORMAT = 3  # raised when the same plan is written otherwise than before
 AT_FDCWD, EXCHANGE = -100, 2
-
-
-@dataclass(frozen=True)
-class Options:
-    """`link`: passthrough folders as links; `sync`: wait for the disk; `scan`: look for NaN in what is moved."""
-
-    link: bool = False
-    sync: bool = False
-    scan: bool = True
-
-
-@dataclass
-class Written:
-    """What lies in the tree. `made` False: it was there already, as it should be."""
-
-    tree: Path
-    made: bool
-    files: dict[str, int] = field(default_factory=dict)
-    resumed: list[str] = field(default_factory=list)
-    nan: dict[str, int] = field(default_factory=dict)  # {component.tensor: count, or 0 where it was not counted}
-    notes: list[str] = field(default_factory=list)
 
 
 def digest(plan: Conversion, options: Options) -> str:
@@ -66,25 +42,10 @@ def digest(plan: Conversion, options: Options) -> str:
 def _release_files(plan: Conversion) -> list[Path]:
     files = [plan.root / name for name in plan.headers]
     for part in plan.declaration.parts.values():
-        files += [plan.root / part.folder / name for name in copied_files(plan, part)]
+        files += [plan.root / part.folder / name for name in fill.copied_files(plan, part)]
         if isinstance(part.config, tuple) and part.config:
             files.append(plan.root / part.config[0])
     return sorted(set(files))
-
-
-def copied_files(plan: Conversion, part: Part) -> list[str]:
-    """Files of a passthrough folder, relative to it; nothing for other components."""
-    if not part.copied:
-        return []
-    folder = plan.root / part.folder
-    found = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    names = [path.as_posix() for path in found if not any(word.startswith(".") for word in path.parts)]
-    chosen = [name for name in names if not part.only or name in part.only]
-    lacking = sorted(set(part.only) - set(chosen))
-    if lacking or not chosen:
-        what = f"{part.name} needs {', '.join(lacking) or 'at least one file'} in {part.folder}, which is not there"
-        raise BlockedError(what, where=str(folder), todo="Fetch the whole release, or correct the declaration")
-    return chosen
 
 
 def _stamp(file: Path) -> str:
@@ -101,7 +62,8 @@ def is_current(target: Path, plan: Conversion, options: Options) -> bool:
 def read_marker(target: Path) -> dict[str, Any]:
     """What the tree says of itself; {} where it is none of ours."""
     try:
-        held = json.loads((target / MARKER).read_text(encoding="utf-8"))
+        text = (target / MARKER).read_text(encoding="utf-8")
+        held = json.loads(text) if text else {"made_by": "fvport"}  # its bytes never reached the disk
     except (OSError, ValueError):
         return {}
     return held if isinstance(held, dict) and held.get("made_by") == "fvport" else {}
@@ -142,7 +104,7 @@ def write(plan: Conversion, target: Path, options: Options, said: Callable[[int,
         part = _beside(target, "part")
         result = Written(target, True, nan=_begin(part, plan, options), notes=list(plan.notes))
         try:
-            _fill(plan, part, options, said, result)
+            fill.fill(plan, part, options, said, result)
             _settle(part, target, plan, options, result)
         except OSError as error:
             raise _refused(error, target, part) from None
@@ -191,7 +153,7 @@ def _begin(part: Path, plan: Conversion, options: Options) -> dict[str, int]:
     nan: dict[str, int] = held.get("nan", {})
     try:
         part.mkdir(exist_ok=True)
-        _text(old, {"made_by": "fvport", "begun": now, "nan": nan})
+        fill.text(old, {"made_by": "fvport", "begun": now, "nan": nan})
         there = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())
         free = shutil.disk_usage(part).free
     except OSError as error:
@@ -206,7 +168,7 @@ def _begin(part: Path, plan: Conversion, options: Options) -> dict[str, int]:
 def _copied_bytes(plan: Conversion, part: Part, options: Options) -> int:
     if options.link:
         return 0
-    return sum((plan.root / part.folder / name).stat().st_size for name in copied_files(plan, part))
+    return sum((plan.root / part.folder / name).stat().st_size for name in fill.copied_files(plan, part))
 
 
 def _refused(error: OSError, target: Path, part: Path) -> BlockedError:
@@ -216,161 +178,24 @@ def _refused(error: OSError, target: Path, part: Path) -> BlockedError:
     return BlockedError(f"could not be written ({error.strerror or error})", where=str(target))
 
 
-def _fill(plan: Conversion, part: Path, options: Options, said: Callable[[int, int], None], result: Written) -> None:
-    work = {name: component_shards(plan, name) for name in plan.tensors}
-    if any(not made.moves_bytes for made_list in plan.tensors.values() for made in made_list):
-        from fvport.weights import arithmetic
-
-        arithmetic.need_numpy()
-    total, done = plan.bytes, 0
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        said(done, total)
-
-    moved = [(f"{name}.{made.name}", made) for name in work for made in plan.tensors[name] if made.moves_bytes]
-    scan = Scan(plan.root, moved)
-    if options.scan and moved:
-        scan.start()
-    copier = Copier(plan.root, tell)
-    try:
-        for name, files in work.items():
-            (part / name).mkdir(exist_ok=True)
-            for shard in files:
-                _shard(plan, part, name, shard, copier, options, result)
-            if len(files) > 1:
-                _text(part / name / f"{_stem(plan.declaration.parts[name])}.safetensors.index.json", index(files))
-        for item in plan.declaration.parts.values():
-            _texts_and_copies(plan, part, item, copier, options)
-        _text(part / "model_index.json", model_index(plan))
-    except BaseException:
-        if scan.ident is not None:
-            scan.finish(stop=True)
-        raise
-    finally:
-        copier.close()
-    if scan.ident is not None:
-        result.nan |= dict.fromkeys(scan.finish(), 0)
-        result.notes += [scan.problem] if scan.problem else []
-
-
-def component_shards(plan: Conversion, name: str) -> list[Shard]:
-    """The weight files of one component."""
-    metadata: dict[str, str] = {}
-    for file in dict.fromkeys(source.file for made in plan.tensors[name] for source in made.sources):
-        metadata |= plan.metadata.get(file, {})
-    metadata.setdefault("format", "pt")  # transformers refuses a file that does not say so
-    return shards(plan.tensors[name], _stem(plan.declaration.parts[name]), metadata, plan.declaration.shard_bytes)
-
-
-def _stem(part: Part) -> str:
-    return "model" if part.library == "transformers" else "diffusion_pytorch_model"
-
-
-def _shard(
-    plan: Conversion, part: Path, name: str, shard: Shard, copier: Copier, options: Options, result: Written
-) -> None:
-    final = part / name / shard.name
-    if final.is_file() and final.stat().st_size == shard.size:
-        result.resumed.append(f"{name}/{shard.name}")
-        result.nan |= _kept_nan(final)
-        copier.said(shard.size - len(shard.header))
-        return
-    unfinished = final.with_name(f".{shard.name}.unfinished")
-    found: dict[str, int] = {}
-    try:
-        with open(unfinished, "wb", buffering=0) as stream:
-            stream.write(shard.header)
-            os.ftruncate(stream.fileno(), shard.size)
-            for place, piece in moves(shard):
-                copier.copy(stream.fileno(), place, piece)
-            for made, start in zip(shard.tensors, shard.starts, strict=True):
-                if not made.moves_bytes:
-                    if made.tensor.bits:
-                        os.posix_fallocate(stream.fileno(), start, made.tensor.bits // 8)
-                    if count := _computed(plan, made, unfinished, start, part):
-                        found[f"{name}.{made.name}"] = count
-                    copier.said(made.tensor.bits // 8)
-            if options.sync:
-                os.fsync(stream.fileno())
-        if found:
-            _text(final.with_name(f".{shard.name}.nan"), found)
-            result.nan |= found
-        os.replace(unfinished, final)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _kept_nan(final: Path) -> dict[str, int]:
-    file = final.with_name(f".{final.name}.nan")
-    return manifest.read_json(file) if file.is_file() else {}
-
-
-def _computed(plan: Conversion, made: Made, target: Path, start: int, scratch: Path) -> int:
-    from fvport.weights import arithmetic
-
-    bench = arithmetic.Workbench(plan.root, scratch)
-    try:
-        return arithmetic.compute(bench, made, target, start)
-    finally:
-        bench.close()
-
-
-def _texts_and_copies(plan: Conversion, part: Path, item: Part, copier: Copier, options: Options) -> None:
-    folder = part / item.name
-    folder.mkdir(exist_ok=True)
-    for name in copied_files(plan, item):
-        source, target = plan.root / item.folder / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        if options.link:
-            target.symlink_to(os.path.relpath(source, target.parent))
-            continue
-        with open(target, "wb", buffering=0) as stream:
-            size = source.stat().st_size
-            copier.copy(stream.fileno(), 0, Range(f"{item.folder}/{name}", 0, size))
-    if not item.copied or item.config is not None:
-        _text(folder / config_name(item), plan.config(item))
-
-
-def config_name(part: Part) -> str:
-    """The file name that the component's loader wants."""
-    kind, _ = kind_of(part.name, part.cls, part.library)
-    names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
-    return names.get(kind, "preprocessor_config.json" if kind == "processor" else "config.json")
-
-
-def model_index(plan: Conversion) -> dict[str, Any]:
-    """model_index.json with the official classes. FastVideo wants the version's key, and none wrote this."""
-    declared = plan.declaration
-    index_: dict[str, Any] = {"_class_name": declared.pipeline[1], "_diffusers_version": "", **declared.index}
-    return index_ | {name: [part.library, part.cls] for name, part in declared.parts.items()}
-
-
-def _text(file: Path, value: Any) -> None:
-    with open(file, "w", encoding="utf-8", newline="\n") as stream:
-        stream.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def _settle(part: Path, target: Path, plan: Conversion, options: Options, result: Written) -> None:
     notes = list(part.rglob(".*.nan"))  # in the marker before they go: a run that ends here must not forget them
     there = [path for path in part.rglob("*") if not path.is_dir() and path not in notes and path != part / MARKER]
     files = {name: _told(part / name) for name in sorted(path.relative_to(part).as_posix() for path in there)}
     held = {"made_by": "fvport", "digest": digest(plan, options), "files": files, "nan": result.nan}
-    _text(part / MARKER, held | {"link": options.link, "declaration": plan.declaration.digest()})
+    fill.text(part / MARKER, held | {"link": options.link, "declaration": plan.declaration.digest()})
     for note in notes:
         note.unlink()
-    for folder in (*(path for path in part.rglob("*") if path.is_dir()), part):
-        _sync_folder(folder)
+    if options.sync:
+        for path in (*part.rglob("*"), part):
+            _sync(path)
     if target.exists():
         _exchange(part, target)
         shutil.rmtree(part, ignore_errors=True)
     else:
         os.rename(part, target)
-    _sync_folder(target.parent)
+    if options.sync:
+        _sync(target.parent)
 
 
 def _exchange(part: Path, target: Path) -> None:
@@ -390,8 +215,11 @@ def _exchange(part: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_symlink():
+        return
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

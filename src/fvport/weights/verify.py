@@ -17,10 +17,10 @@ from typing import Any
 from fvport.errors import BlockedError
 from fvport.weights import arithmetic, manifest
 from fvport.weights.conversion import Conversion, Made
+from fvport.weights.fill import copied_files, model_index
 from fvport.weights.manifest import TensorInfo
 from fvport.weights.operations import Operation
 from fvport.weights.stream import Copier, ranges
-from fvport.weights.tree import copied_files, model_index
 from fvport.weights.values import Fault
 
 LIMIT = 1 << 28  # bytes
@@ -203,7 +203,7 @@ def _differs(made: Made, more: str) -> Fault:
 
 def texts(plan: Conversion, tree: Path) -> list[Fault]:
     """Configs, model_index.json and copied files against the plan and the release."""
-    from fvport.weights.tree import config_name
+    from fvport.weights.fill import config_name
 
     faults = []
     wanted = {"model_index.json": model_index(plan)}
