@@ -49,6 +49,7 @@ require_device = "cpu"
 SPDX = "# SPDX-License-Identifier: Apache-2.0\n"
 FILES = {
     "fastvideo/__init__.py": "",
+    "fastvideo/registry.py": "",
     "fastvideo/models/registry.py": '_MODELS = {"OtherModel": ("dits", "other", "OtherModel")}\n',
     "fastvideo/models/dits/base.py": "class BaseDiT:\n    pass\n",
     "fastvideo/models/dits/other.py": "class OtherModel:\n    pass\n\n\nEntryClass = OtherModel\n",
@@ -91,6 +92,7 @@ FILES = {
         "<!-- fvport:begin conversion -->\n<!-- fvport:end conversion -->\n\n"
         "<!-- fvport:begin parity -->\n<!-- fvport:end parity -->\n\n| id | decision |\n| --- | --- |\n"
     ),
+    "tests/local_tests/toy/port.lock.json": "{}",
     "tests/local_tests/toy/README.md": "# Toy\n\n<!-- fvport:begin status -->\nnone\n<!-- fvport:end status -->\n",
     "docs/inference/toy.md": (
         "# Toy\n\n## Usage\n\nRun `python examples/inference/basic/basic_toy.py --seed 3` for one video of a fox.\n\n"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fvport import attestation, planfile, upgrade
+from fvport import attestation, firststep, planfile, upgrade
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
@@ -56,6 +56,7 @@ def decide(port: Port, demand: Demand | None = None) -> Verdict:
         signatures=_signatures(port),
         risks=_risks(port, rows, commit, dirty, today),
         root=str(port.root),
+        first=firststep.first(port, rows),
     )
 
 

@@ -77,6 +77,7 @@ class Verdict:
     signatures: list[dict[str, str]] = field(default_factory=list)
     risks: list[str] = field(default_factory=list)
     root: str = ""
+    first: str = ""  # what comes before any check (`firststep`)
 
     @property
     def verdict(self) -> str:
@@ -96,7 +97,7 @@ class Verdict:
     def next_step(self) -> str:
         if self.red:
             row = self.red[0]
-            return row.todo or f"fvport check {row.check}"
+            return self.first or row.todo or f"fvport check {row.check}"
         return "fvport handoff final"
 
     @property

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fvport import firststep
 
 if TYPE_CHECKING:
     from fvport.scaffold.context import PortContext
@@ -83,6 +86,26 @@ def next_steps(summary: dict[str, Any], root: Path) -> str:
     for title, key in (("Chosen", "inferred"), ("Not known", "unknown"), ("To decide", "decisions")):
         if summary[key]:
             rows += ["", f"{title}:", *(f"  - {text}" for text in summary[key])]
-    rows += ["", "Next:", f"  cd {root}", "  nox -s prep workspace     # weights locked, an isolated FastVideo tree"]
-    rows += ["  nox -s mapping keys parity", "  nox -s gate               # what is green, what to run"]
-    return "\n".join(rows)
+    if lines := list(firststep.marked(root, firststep.texts_below(root))):
+        rows += ["", f"Marked {firststep.DECIDE}, for you to write ({len(lines)}):", *(f"  - {line}" for line in lines)]
+    return "\n".join([*rows, "", "Next:", *_commands(summary, root)])
+
+
+def _commands(summary: dict[str, Any], root: Path) -> list[str]:
+    """What to type now, each with what it does where the words do not say it."""
+    found = [(f"cd {root}", "")]
+    if not os.environ.get("FVPORT_ENV"):
+        here = sys.prefix if importlib.util.find_spec("fastvideo") else "path/to/an/environment"
+        found.append((f"export FVPORT_ENV={here}", "where FastVideo is installed: checks run there"))
+    if summary["needs_conversion"]:
+        found += [("nox -s prep", "weights locked"), ("fvport convert", "the release in Diffusers layout, verified")]
+        found.append(("nox -s workspace", "an isolated FastVideo tree"))
+    else:
+        found.append(("nox -s prep workspace", "weights locked, an isolated FastVideo tree"))
+    found += [
+        ("fvport mapping review", 'read the rules; sign them with --sign "YOUR NAME"'),
+        ("nox -s mapping keys parity", ""),
+        ("fvport status", "at any time: the one thing to do next"),
+    ]
+    width = max(len(command) for command, _ in found[1:])
+    return [f"  {command:{width}}  # {why}" if why else f"  {command}" for command, why in found]

@@ -102,6 +102,7 @@ def _sentence(error: Exception) -> str:
 
 def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input: bool) -> str:
     """What cookiecutter.main does, less reading a user's configuration, writing a replay, and fetching templates."""
+    from cookiecutter.exceptions import OutputDirExistsException
     from cookiecutter.generate import generate_context, generate_files
     from cookiecutter.prompt import prompt_for_config
 
@@ -117,12 +118,12 @@ def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input:
             _template=str(root), _output_dir=str(output_dir.absolute()), _repo_dir=str(root), _checkout=None
         )
         project = output_dir / str(made["cookiecutter"]["model_slug"])
-        there = project.exists() or project.is_symlink()
+        if project.exists() or project.is_symlink():  # said before anything is worked out, which takes longer
+            raise OutputDirExistsException(f'"{project}" exists already')
         try:
             return str(generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir)))
         except BaseException:
-            if not there:  # what this bake began; cookiecutter takes it away for errors of its own only
-                shutil.rmtree(project, ignore_errors=True)
+            shutil.rmtree(project, ignore_errors=True)  # cookiecutter takes it away for errors of its own only
             raise
 
 

@@ -170,4 +170,5 @@ def summary(p: PortContext) -> dict[str, Any]:
         "inferred": p.inferred,
         "unknown": p.unknown,
         "decisions": p.decisions,
+        "needs_conversion": p.needs_conversion,
     }
