@@ -92,7 +92,14 @@ FILES = {
         "<!-- fvport:begin conversion -->\n<!-- fvport:end conversion -->\n\n"
         "<!-- fvport:begin parity -->\n<!-- fvport:end parity -->\n\n| id | decision |\n| --- | --- |\n"
     ),
-    "tests/local_tests/toy/port.lock.json": "{}",
+    "tests/local_tests/toy/port.lock.json": json.dumps(
+        {
+            "components": {
+                name: {"files": [{"name": f"{name}/{file}", "size": 1, "blake3": "blake3:0"}]}
+                for name, file in (("transformer", "config.json"), ("scheduler", "scheduler_config.json"))
+            }
+        }
+    ),
     "tests/local_tests/toy/README.md": "# Toy\n\n<!-- fvport:begin status -->\nnone\n<!-- fvport:end status -->\n",
     "docs/inference/toy.md": (
         "# Toy\n\n## Usage\n\nRun `python examples/inference/basic/basic_toy.py --seed 3` for one video of a fox.\n\n"

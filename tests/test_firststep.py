@@ -32,8 +32,14 @@ def without(port: Port, *checks: str) -> None:
 
 def test_prep_comes_before_everything(port):
     without(port, "boundary", "parity")
-    (port.folder / "port.lock.json").unlink()
+    lock = port.folder / "port.lock.json"
+    held = lock.read_text()
+    lock.unlink()
     assert gate.decide(port).next_step == "fvport prep"
+    lock.write_text('{"components": {"transformer": {"files": {"transformer/config.json": {"bytes": 30}}}}}')
+    assert gate.decide(port).next_step == "fvport prep"  # what a bake writes: sizes, no digests
+    lock.write_text(held)
+    assert gate.decide(port).next_step == "fvport check boundary"
 
 
 def test_then_the_workspace(port, tmp_path):

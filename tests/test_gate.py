@@ -283,6 +283,7 @@ def test_check_left_out_with_a_waiver(port: Port) -> None:
 
 def test_weights_that_nothing_ties(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record made from weights that were never locked proves nothing of any weights."""
+    (port.folder / "port.lock.json").unlink()
     g.stub_checks(monkeypatch, parity=g.Stub(["weights:transformer"], ["transformer"]))
     g.green(port, "parity")
     found = row(port)

@@ -119,6 +119,16 @@ def test_good_rules_have_no_error():
     assert "FV113" in codes(severity="note")
 
 
+def test_groups_that_keep_their_names_are_one_note():
+    """Nobody can doubt a pairing of equal names, so thirty of them do not hide the one that was chosen."""
+    official = {f"blocks.{n}.{name}.w": (4, 4) for n in range(2) for name in ("q", "k", "v", "fc1", "fc2")}
+    found = lint.lint(Rules.from_fastvideo({}), official, official, (r".*",))
+    kept = [f for f in found if f.code == "FV113"]
+    assert len(kept) == 1
+    assert "3 groups of tensors of one shape keep their official names: q/k/v of blocks.#.*.w" in kept[0].message
+    assert "blocks.0.fc2.w" in kept[0].names
+
+
 def qkv(part: str, index: int) -> tuple[str, int, int]:
     return (r"blocks.\1.attn1.to_qkv.\2", index, 3)
 

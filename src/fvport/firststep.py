@@ -44,7 +44,9 @@ class Decision:
 
 def first(port: Port, rows: list[Row]) -> str:
     """The command or the edit that comes before what the checks ask for; '' where nothing does."""
-    if not (port.folder / "port.lock.json").is_file():
+    from fvport.weights import lockfile
+
+    if lockfile.unlocked(port):
         return "fvport prep"
     if not (port.root / REGISTRY).is_file():
         root = _workspace_elsewhere(port)

@@ -13,13 +13,30 @@ from fvport.weights.mapping import Placed, part_of
 Found = tuple[str, tuple[str, ...]]
 
 
+SHOWN = 4  # of the groups that one sentence stands for
+
+
 def same_shape(case: Case) -> Iterator[Found]:
-    """(sentence, names): one a kind of neighbourhood, with the pairing chosen and the evidence for it."""
+    """(sentence, names): one a kind of neighbourhood, with the pairing chosen and the evidence for it.
+
+    Those whose tensors all keep their names are one sentence: there is no pairing that a person could doubt.
+    """
+    kept = []
     for (family, neutral, shape), parts in _groups(case).items():
-        if len(parts) > 1:
+        if len(parts) > 1 and all(item.source == item.target for item in parts.values()):
+            kept.append((f"{family} of {neutral}", tuple(item.source for item in parts.values())))
+        elif len(parts) > 1:
             pairs = ", ".join(f"{part}: {_pair(item, family, part)}" for part, item in sorted(parts.items()))
             names = tuple(item.source for item in parts.values())
             yield f"{family} of {neutral} share the shape {list(shape)}: {pairs}", names
+    if kept:
+        said = "; ".join(group for group, _ in kept[:SHOWN])
+        said += f"; and {len(kept) - SHOWN} more" if len(kept) > SHOWN else ""
+        count = f"{len(kept)} groups of tensors of one shape" if len(kept) > 1 else "tensors of one shape"
+        yield (
+            f"{count} keep their official names: {said}",
+            tuple(dict.fromkeys(name for _, names in kept for name in names)),
+        )
     for source, items in _split(case).items():
         said = ", ".join(f"{place(item)} ({_order_said(source, item)})" for item in items)
         yield f"{source} is split in parts of one shape: {said}", (source, *(item.target for item in items))

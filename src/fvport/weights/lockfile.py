@@ -212,6 +212,16 @@ def locked_here(component: Component) -> bool:
     return component.mode != "external" or component.hybrid or bool(component.part)
 
 
+def unlocked(port: Port) -> list[str]:
+    """Components whose files are not in port.lock.json with their digests: a bake knows the sizes only."""
+    held = ev.lock(port).get("components", {})
+    return [c.name for c in port.components.values() if locked_here(c) and not _has_digests(held.get(c.name))]
+
+
+def _has_digests(found: Any) -> bool:
+    return isinstance(found, dict) and bool(hashes_in(found)) and all(hashes_in(found).values())
+
+
 def verify(port: Port, names: tuple[str, ...] = ()) -> None:
     """BlockedError unless the official files are those of port.lock.json (all components, or `names`)."""
     lock = ev.lock(port)
@@ -220,7 +230,7 @@ def verify(port: Port, names: tuple[str, ...] = ()) -> None:
         if not locked_here(component) or (names and component.name not in names):
             continue
         found = locked.get(component.name)
-        if not isinstance(found, dict) or any(not value for value in hashes_in(found).values()) or not hashes_in(found):
+        if not _has_digests(found):
             what = f"the weights of {component.name} are not locked"
             raise BlockedError(what, where=str(port.folder / "port.lock.json"), todo="Run: fvport prep")
         hashes.expect(port.official_weights / file["name"] for file in found["files"])
