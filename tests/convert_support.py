@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from weights_support import save, save_json
 
-from fvport.weights import conversion, declaration, tree
+from fvport.weights import conversion, declaration, fill, tree
 from fvport.weights.conversion import Conversion
 
 TEXT = """
@@ -61,5 +61,5 @@ def plan(root: Path, text: str = TEXT) -> Conversion:
     return conversion.plan(root, declaration.parse(text, "x_to_diffusers.py"))
 
 
-def write(made: Conversion, target: Path, **options: Any) -> tree.Written:
-    return tree.write(made, target, tree.Options(**options), lambda done, total: None)
+def write(made: Conversion, target: Path, **options: Any) -> fill.Written:
+    return tree.write(made, target, fill.Options(**options), lambda done, total: None)

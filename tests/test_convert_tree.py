@@ -18,7 +18,7 @@ from convert_support import TEXT, plan, release, some, tensors, write
 from weights_support import save
 
 from fvport.errors import BlockedError, FvportError
-from fvport.weights import arithmetic, crew, manifest, stream, tree, verify
+from fvport.weights import arithmetic, crew, fill, manifest, stream, tree, verify
 
 
 def snapshot(folder):
@@ -70,7 +70,7 @@ def test_linked_folders(made, tmp_path):
     assert file.is_symlink()
     assert not os.readlink(file).startswith("/")
     assert not any(path.is_symlink() for path in (tmp_path / "out/vae").iterdir())
-    assert tree.is_current(tmp_path / "out", made, tree.Options(link=True))
+    assert tree.is_current(tmp_path / "out", made, fill.Options(link=True))
 
 
 def test_a_full_disk_leaves_the_old_tree(made, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ def test_killed_at_any_moment(tmp_path, after):
     process.wait()
     process.stdout.close()
     made = plan(root)
-    assert snapshot(out) == old or (after > 27 and tree.is_current(out, made, tree.Options()))
+    assert snapshot(out) == old or (after > 27 and tree.is_current(out, made, fill.Options()))
     write(made, out)
     assert all(not verify.component(made, out, name).faults for name in made.tensors)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "out", "release"]

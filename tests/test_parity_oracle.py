@@ -14,7 +14,7 @@ import pytest
 from fvport import spec
 from fvport.checks import parity
 from fvport.errors import BlockedError, FvportError
-from fvport.parity import generation, oracle
+from fvport.parity import generation, late, oracle
 
 PORT_TOML = """schema = 1
 [port]
@@ -137,7 +137,7 @@ def test_inputs_of_another_seed_are_answered_on_demand_and_kept_nowhere(port: sp
     assert list(given) == ["two"]
     assert not torch.equal(given["two"]["x"], known.inputs("two")["x"])
     assert torch.equal(given["two"]["more"][0], given["two"]["x"] * 2)
-    with oracle.late(port, ["net"], device="cpu") as made:
+    with late.answers(port, ["net"], device="cpu") as made:
         found, folder = made["net"], made["net"].folder
         torch.manual_seed(0)
         right = torch.nn.Linear(4, 3)(given["two"]["x"]) * 2
@@ -147,6 +147,20 @@ def test_inputs_of_another_seed_are_answered_on_demand_and_kept_nowhere(port: sp
     fixed = ORACLE.replace("torch.randn(2, 4, generator=torch.Generator().manual_seed(seed))", "torch.ones(2, 4)")
     write(port, fixed)
     assert oracle.results(port, "net", device="cpu").late() == {}  # nothing in it follows from the seed
+
+
+def test_answers_that_a_killed_run_left_are_swept(port: spec.Port) -> None:
+    """A folder whose process is gone goes; one of a run at work stays."""
+    oracle.results(port, "net", device="cpu")
+    with late.answers(port, ["net"], device="cpu") as made:
+        at_work = made["net"].folder.parent
+        left = at_work.with_name(f"{late.PREFIX}left")
+        left.mkdir()
+        (left / late.AT_WORK).touch()
+        (left / "float32.safetensors").write_bytes(b"x")
+        late.sweep(port)
+        assert at_work.is_dir()
+        assert not left.exists()
 
 
 def test_key_follows_everything_that_the_numbers_depend_on(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:

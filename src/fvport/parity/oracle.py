@@ -18,8 +18,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from fvport import fastvideo_api
 from fvport.errors import BlockedError, FvportError
 from fvport.models import kept
 from fvport.models.forked import signal_words, tail
-from fvport.parity import compare, probe, tree
+from fvport.parity import compare, tree
 from fvport.spec import Component, Port
 from fvport.workspace import upstream
 
@@ -37,7 +35,6 @@ RUNNER = Path(__file__).with_name("oracle_runner.py")
 OWN_CODE = ("oracle_runner.py", "tree.py", "oracle_contract.py", "record.py", "probe.py", "../contract/root.py")
 SEED = 20_240_229
 TIME_LIMIT = 3600.0
-TRACE_LIMIT = 512 << 20  # bytes of exact activations (and of parameters) that a trace may leave on disk
 PACKAGES = ("torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
@@ -129,28 +126,6 @@ def prepare(port: Port, names: list[str], *, device: str = "auto", seed: int = S
                     kept.prune_folders(place, name)
 
 
-@contextlib.contextmanager
-def late(port: Port, names: list[str], *, device: str = "auto", seed: int = SEED) -> Iterator[dict[str, Oracle]]:
-    """The official side on each component's late inputs, from one process; nothing of it stays on disk.
-
-    Raises FvportError for the first component whose official side did not come to its end.
-    """
-    device = fastvideo_api.resolve_device(device)
-    with tempfile.TemporaryDirectory(prefix=".late.", dir=port.state / "cache" / "oracle") as scratch:
-        jobs = []
-        for name in names:
-            known = results(port, name, device=device)
-            given = {"file": str(known.folder.resolve() / "late.safetensors"), "inputs": known.meta["late"]}
-            jobs.append({**_job(port, name, device, seed), "contract": False, "late": given})
-            jobs[-1]["out"] = str((Path(scratch) / name).resolve())
-            (Path(scratch) / name).mkdir()
-        if jobs:
-            _run(port, {"what": "components", "jobs": jobs}, Path(scratch), ", ".join(names))
-        for name in names:
-            _checked(json.loads((Path(scratch) / name / "meta.json").read_text(encoding="utf-8")), name)
-        yield {name: _read(name, Path(scratch) / name, cached=False) for name in names}
-
-
 def _job(port: Port, name: str, device: str, seed: int) -> dict[str, Any]:
     """What the official side's process is asked for one component."""
     component = port.component(name)
@@ -181,67 +156,6 @@ def _settled(port: Port, job: dict[str, Any], name: str, place: Path) -> None:
 def _has_contract(component: Component) -> bool:
     """Encoders and conditioners are watched while they run (`fvport.contract`)."""
     return component.bucket == "encoders"
-
-
-@dataclass(frozen=True)
-class Activations:
-    """What the official side's modules were given and answered, case by case."""
-
-    folder: Path
-    meta: dict[str, Any]  # modules {name: {class, file, line, params, attributes, children}}, params, exact
-    seconds: float = 0.0
-
-    @property
-    def modules(self) -> dict[str, Any]:
-        return dict(self.meta["modules"])
-
-    def case(self, name: str) -> tuple[dict[str, Any], Any]:
-        """({modules, order, complete, drift, local}, its store of sketches and exact tensors)."""
-        slot = f"case{self.meta['cases'].index(name):03d}"
-        found = json.loads((self.folder / f"{slot}.json").read_text(encoding="utf-8"))
-        return found, probe.Store.open(self.folder / f"{slot}.bin")
-
-    def params(self) -> Any:
-        """The store of official parameters, None where they did not fit."""
-        return probe.Store.open(self.folder / "params.bin") if self.meta.get("params") else None
-
-
-def activations(
-    port: Port,
-    name: str,
-    cases: list[str],
-    *,
-    device: str = "auto",
-    dtype: str = "float32",
-    exact: str | list[str] = "all",
-    limit: int = TRACE_LIMIT,
-) -> Activations:
-    """Record the official side of these cases; kept like `results`, by everything that it depends on and these."""
-    component = port.component(name)
-    folder = official_folder(port, component)
-    device = fastvideo_api.resolve_device(device)
-    place = results(port, name, device=device).folder
-    files = [ev.blake3(RUNNER.with_name(f"{n}.py").read_bytes()) for n in ("probe", "record", "oracle_trace")]
-    whole = {"of": place.name, "cases": cases, "dtype": dtype, "exact": exact, "limit": limit, "code": files}
-    digest = ev.blake3(ev.canonical(whole)).partition(":")[2][:32]
-    kept_at = port.state / "cache" / "trace" / f"{name}.{digest}"
-    kept_at.parent.mkdir(parents=True, exist_ok=True)
-    clock = time.monotonic()
-    with kept.alone(kept_at):
-        if not kept.hold(kept_at):
-            config = _config(config_folder(port, component))
-            job = {"what": "trace", "component": name, "folder": str(folder), "config": config, "seed": SEED}
-            job |= {
-                "device": device,
-                "place": str(place),
-                "cases": cases,
-                "dtype": dtype,
-                "exact": exact,
-                "limit": limit,
-            }
-            _settled(port, job, name, kept_at)
-    meta = json.loads((kept_at / "meta.json").read_text(encoding="utf-8"))
-    return Activations(kept_at, meta, time.monotonic() - clock)
 
 
 def call(port: Port, function: str, arguments: list[Any], *, timeout: float = TIME_LIMIT) -> Any:

@@ -19,7 +19,7 @@ from fvport import fastvideo_api, threads
 from fvport.errors import BlockedError, FvportError
 from fvport.models import warm
 from fvport.models.forked import signal_words, tail
-from fvport.parity import judge, oracle
+from fvport.parity import judge, late, oracle
 from fvport.parity.job import VARIABLE, Job
 from fvport.spec import Component, Port
 
@@ -37,6 +37,7 @@ def _host(port: Port, chosen: list[Component], job: Job, limit: float, quiet: bo
     folder = port.state / "cache" / "parity"
     folder.mkdir(parents=True, exist_ok=True)
     sealed = official_first(port, chosen, job.device)
+    late.sweep(port)
     env = fastvideo_api.child_environment(port.root, job.device, backend=port.fastvideo.attention_backend)
     with tempfile.TemporaryDirectory(prefix="run.", dir=folder) as scratch:
         out, log, left = (Path(scratch) / name for name in ("answers.json", "host.log", "native"))
@@ -102,7 +103,7 @@ def _judged_late(port: Port, answers: dict[str, Any], left: Path, device: str, q
     problem, made = "", {}
     with contextlib.ExitStack() as stack:
         try:
-            made = stack.enter_context(oracle.late(port, with_late, device=device))
+            made = stack.enter_context(late.answers(port, with_late, device=device))
         except FvportError as error:
             problem = str(error)
         for (name, index), found in green.items():

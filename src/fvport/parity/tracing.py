@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trace and strength of a port's component, in the process that has the native side loaded.
 
-The official side's records come from the oracle's process (`oracle.activations`), kept by digest: the eighty faults of
+The official side's records come from the oracle's process (`activations.py`), kept by digest: the eighty faults of
 a strength run need one of them.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 from fvport.errors import FvportError
 from fvport.models import native, native_answers
 from fvport.models.forked import describe
-from fvport.parity import compare, lockstep, oracle, pairs, shipped, strength, trace
+from fvport.parity import activations, compare, lockstep, oracle, pairs, shipped, strength, trace
 from fvport.parity.catalogue import for_kind
 from fvport.spec import Component, Port
 
@@ -44,7 +44,7 @@ def sides_of(
     if not hasattr(side.module, "named_modules"):
         return {}
     name = side.component.name
-    acts = oracle.activations(side.port, name, cases, device=side.device, exact=exact, dtype=dtype)
+    acts = activations.record(side.port, name, cases, device=side.device, exact=exact, dtype=dtype)
     if not acts.modules:
         return {}
     placed = side.placed(acts.modules) if placed is None else placed

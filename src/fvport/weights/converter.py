@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fvport import progress
 from fvport.errors import BlockedError, FvportError
-from fvport.weights import conversion, declaration, show, tree
+from fvport.weights import conversion, declaration, fill, show, tree
 from fvport.weights.conversion import Conversion
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Converted:
         return "\n".join([*lines, f"load tree: {self.load_tree}"])
 
 
-def run(port: Port, options: tree.Options | None = None, retry: dict[str, Any] | None = None) -> Converted:
+def run(port: Port, options: fill.Options | None = None, retry: dict[str, Any] | None = None) -> Converted:
     """Convert what is not converted yet, then make the load tree. Twice changes nothing.
 
     Raises UsageError for a declaration that cannot be read, FvportError for one that leaves something open,
@@ -75,7 +75,7 @@ def run(port: Port, options: tree.Options | None = None, retry: dict[str, Any] |
     declared = declaration.of_port(port)
     plan = conversion.plan(port.official_weights, declared)
     answered = retries.answer(plan, retry) if retry else {}
-    started, options = time.monotonic(), options or tree.Options()
+    started, options = time.monotonic(), options or fill.Options()
     with progress.Moved("convert") as moved:
         written = tree.write(plan, port.official_tree, options, moved.at)
     seconds = time.monotonic() - started
@@ -96,7 +96,7 @@ def run(port: Port, options: tree.Options | None = None, retry: dict[str, Any] |
     )
 
 
-def _component(plan: Conversion, written: tree.Written, name: str) -> dict[str, Any]:
+def _component(plan: Conversion, written: fill.Written, name: str) -> dict[str, Any]:
     made = plan.tensors[name]
     files = [file for file in written.files if file.startswith(f"{name}/") and file.endswith(".safetensors")]
     return {
@@ -126,7 +126,7 @@ def require(port: Port) -> Conversion:
     where = str(target.relative_to(port.root))
     if not held:
         raise BlockedError("the release has not been converted", where=where, todo=RUN)
-    if held.get("digest") != tree.digest(plan, tree.Options(link=bool(held.get("link")))):
+    if held.get("digest") != tree.digest(plan, fill.Options(link=bool(held.get("link")))):
         raise BlockedError("was made from another release, or by another declaration", where=where, todo=RUN)
     if name := tree.changed(target):
         raise FvportError(f"{name} was changed after the conversion", where=where, todo=RUN)
@@ -157,7 +157,7 @@ def main(file: str, argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         plan = conversion.plan(args.source, declaration.load(Path(file)))
-        options = tree.Options(args.link, args.sync, not args.no_scan)
+        options = fill.Options(args.link, args.sync, not args.no_scan)
         with progress.Moved("convert") as moved:
             written = tree.write(plan, args.target.absolute(), options, moved.at)
     except FvportError as error:
