@@ -66,6 +66,42 @@ VAES = [
     ),
     _kl("kl_old_names", _OLD_ATTENTION, latents_mean=[0.1, -0.2, 0.3, 0.05], latents_std=[1.5, 0.8, 2.0, 1.1]),
 ]
+_WAN_VAE = {
+    "base_dim": 4,
+    "z_dim": 4,
+    "dim_mult": [1, 2, 2, 2],
+    "num_res_blocks": 1,
+    "temperal_downsample": [False, True, True],
+    "latents_mean": [0.1, -0.2, 0.3, 0.05],
+    "latents_std": [1.5, 0.8, 2.0, 1.1],
+}
+
+
+def _video(name: str, **config: Any) -> DitCase:
+    return DitCase(name, "causal_video_vae", "AutoencoderKLWan", {**_WAN_VAE, **config}, "vae")
+
+
+VIDEO_VAES = [
+    _video("wan_vae"),
+    _video(
+        "wan_vae_residual_patches",  # as Wan 2.2's
+        decoder_base_dim=6,
+        dim_mult=[1, 2, 2],
+        temperal_downsample=[True, True],
+        is_residual=True,
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+    ),
+    _video(
+        "wan_vae_two_stages",
+        dim_mult=[1, 2],
+        temperal_downsample=[True],
+        num_res_blocks=2,
+        scale_factor_temporal=2,
+        scale_factor_spatial=2,
+    ),
+]
 _SD3 = {
     "sample_size": 8,
     "in_channels": 4,
@@ -124,7 +160,7 @@ CROSS = [
     _wan("wan_i2v", in_channels=36, image_dim=20, added_kv_proj_dim=48),
     _wan("wan_first_last_frame", in_channels=36, image_dim=20, added_kv_proj_dim=48, pos_embed_seq_len=34),
 ]
-CASES = {case.name: case for case in [*VAES, *JOINT, *CROSS]}
+CASES = {case.name: case for case in [*VAES, *VIDEO_VAES, *JOINT, *CROSS]}
 
 
 def make(case: DitCase, folder: Path, seed: int = 0) -> Path:

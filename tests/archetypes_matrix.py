@@ -191,6 +191,7 @@ def reused(folder: Path) -> dict[str, Any]:
     official = support.make_official().make(folder / "official")
     config = json.loads((official / "vae" / "config.json").read_text())
     p, c = support.context("causal_video_vae", "diffusers:AutoencoderKLWan", config)
+    c.native_module = "fastvideo.models.vaes.wanvae"
     vae_config = WanVAEConfig()
     vae_config.update_model_arch({k: v for k, v in config.items() if not k.startswith("_")})
     vae_config.arch_config.__post_init__()

@@ -108,10 +108,13 @@ class ComponentContext:
         if self.is_skeleton:
             made, _ = skeleton.of(self)
             return made.passthrough if made else found
-        if not self.archetype or (self.mode != "port" and library.get(self.archetype).can_port):
+        own = self.mode != "port" and not self.data.get("reuse_keeps_names")
+        if not self.archetype or (own and library.get(self.archetype).can_port):
             return found  # FastVideo's own class brings its own rules
         for rule in self.data.get("passthrough", []):
             rule = {"pattern": rule} if isinstance(rule, str) else rule
+            if rule["pattern"] in found:  # of two families of one archetype
+                continue
             fits = all(self.config.get(key) for key in rule.get("when", []))
             if any(re.search(rule["pattern"], name) for name in self.tensors) if self.tensors else fits:
                 found.append(rule["pattern"])
