@@ -124,6 +124,30 @@ _FLUX = {
     "pooled_projection_dim": 12,
     "axes_dims_rope": [4, 6, 6],
 }
+_ZIMAGE = {
+    "in_channels": 4,
+    "dim": 48,
+    "n_layers": 2,
+    "n_refiner_layers": 1,
+    "n_heads": 2,
+    "n_kv_heads": 2,
+    "cap_feat_dim": 20,
+    "norm_eps": 1e-3,  # not that of the norms of queries and keys
+    "axes_dims": [8, 6, 10],
+    "axes_lens": [256, 128, 128],
+}
+_HUNYUAN = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "num_single_layers": 2,
+    "num_refiner_layers": 2,
+    "text_embed_dim": 20,
+    "pooled_projection_dim": 12,
+    "rope_axes_dim": [4, 6, 6],
+}
 
 
 def _joint(name: str, cls: str, base: dict[str, Any], **config: Any) -> DitCase:
@@ -136,6 +160,47 @@ JOINT = [
     _joint("sd35_last_dual", "SD3Transformer2DModel", _SD3, dual_attention_layers=[2], qk_norm="layer_norm"),
     _joint("flux", "FluxTransformer2DModel", _FLUX, guidance_embeds=True),
     _joint("flux_no_guidance", "FluxTransformer2DModel", _FLUX, out_channels=4, num_attention_heads=3),
+    _joint("zimage", "ZImageTransformer2DModel", _ZIMAGE),
+    _joint(
+        "zimage_other_axes",
+        "ZImageTransformer2DModel",
+        _ZIMAGE,
+        all_patch_size=[2, 1],
+        all_f_patch_size=[1, 2],
+        axes_dims=[4, 10, 2],
+        axes_lens=[192, 70, 110],
+        dim=48,
+        n_heads=3,
+        n_kv_heads=1,
+        rope_theta=10000.0,
+        t_scale=500.0,
+        qk_norm=False,
+        norm_eps=1e-5,
+    ),
+    _joint("hunyuan_video", "HunyuanVideoTransformer3DModel", _HUNYUAN),
+    _joint(
+        "hunyuan_video_no_guidance",
+        "HunyuanVideoTransformer3DModel",
+        _HUNYUAN,
+        guidance_embeds=False,
+        qk_norm="layer_norm",
+        out_channels=None,
+        in_channels=6,
+        patch_size=1,
+        patch_size_t=2,
+        mlp_ratio=3.0,
+        rope_theta=512.0,
+        rope_axes_dim=[8, 2, 6],
+        num_attention_heads=3,
+        num_refiner_layers=1,
+    ),
+    _joint(
+        "hunyuan_video_first_frame",
+        "HunyuanVideoTransformer3DModel",
+        _HUNYUAN,
+        image_condition_type="token_replace",
+        qk_norm=None,
+    ),
 ]
 _WAN = {
     "patch_size": [1, 2, 2],

@@ -41,8 +41,29 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "guidance left out": ("flux", "found = found + self.guidance_embedder", "found + self.guidance_embedder"),
     "gelu exact": ("flux", 'approximate="tanh"', 'approximate="none"'),
     "axes exchanged": ("flux", "ids[:, axis]", "ids[:, -axis]"),
+    "mask in the order of the tokens": (
+        "zimage",
+        "torch.cat([image_mask, text_mask], dim=1)",
+        "torch.cat([text_mask, image_mask], dim=1)",
+    ),
+    "filled up with the last token": ("zimage", "pad_token.expand(-len(sample)", "sample[-1:].expand(-len(sample)"),
+    "image stands behind the words": ("zimage", "torch.tensor([text_len + 1,", "torch.tensor([len(words) + 1,"),
+    "head norms with the other eps": ("zimage", "eps=_HEAD_EPS", "eps=config.norm_eps"),
+    "padding counts in the text's mean": ("hunyuan_video", "mask[:, :, None].float()", "0 * mask[:, :, None] + 1.0"),
+    "padded text attended to": ("hunyuan_video", "with _masked(words)", "with _masked(None)"),
+    "turned along other axes": ("hunyuan_video", "zip(places, self", "zip(places[::-1], self"),
+    "first frame modulated as noise": (
+        "hunyuan_video_first_frame",
+        "torch.stack([conditioning, still]",
+        "torch.stack([conditioning, conditioning]",
+    ),
+    "guidance counts for given tokens": (
+        "hunyuan_video_first_frame",
+        "self.time_text_embed.without_noise(timestep, pooled_projections)",
+        "self.time_text_embed(0 * timestep, pooled_projections, guidance)",
+    ),
 }
-FEW = ("kl_attention_in_stages", "kl_old_names", "sd35", "flux")  # one or two an archetype: their sources are linted
+FEW = ("kl_attention_in_stages", "kl_old_names", "sd35", "flux", "zimage", "hunyuan_video_first_frame")  # one or two an archetype: their sources are linted
 ELSEWHERE: tuple[str, ...] = ("cross_attention_dit",)  # archetypes that have cases in archetypes_matrix.py too
 
 
@@ -191,7 +212,7 @@ def _same(pair: list[Any]) -> bool:
     return torch.equal(pair[0], pair[1])
 
 
-SPLIT = ("sd35", "flux", "wan_i2v")  # their sequence split over two processes
+SPLIT = ("sd35", "flux", "wan_i2v", "zimage", "hunyuan_video", "hunyuan_video_first_frame")  # their sequence split over two processes
 
 
 def split(folder: Path) -> dict[str, Any]:
