@@ -225,7 +225,95 @@ CROSS = [
     _wan("wan_i2v", in_channels=36, image_dim=20, added_kv_proj_dim=48),
     _wan("wan_first_last_frame", in_channels=36, image_dim=20, added_kv_proj_dim=48, pos_embed_seq_len=34),
 ]
-CASES = {case.name: case for case in [*VAES, *VIDEO_VAES, *JOINT, *CROSS]}
+_LTX = {
+    "in_channels": 8,
+    "out_channels": 8,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,  # 32 values, 30 of which are turned
+    "cross_attention_dim": 32,
+    "num_layers": 2,
+    "caption_channels": 20,
+}
+
+
+def _ltx(name: str, **config: Any) -> DitCase:
+    return DitCase(name, "cross_attention_dit", "LTXVideoTransformer3DModel", {**_LTX, **config})
+
+
+LTX = [
+    _ltx("ltx"),
+    _ltx(
+        "ltx_patched",
+        patch_size=2,
+        patch_size_t=3,
+        out_channels=None,
+        num_attention_heads=3,
+        attention_head_dim=20,
+        cross_attention_dim=60,
+    ),
+    _ltx(
+        "ltx_other_norms",
+        norm_elementwise_affine=True,
+        norm_eps=1e-3,
+        attention_bias=False,
+        attention_out_bias=False,
+        activation_fn="gelu",
+        attention_head_dim=12,
+        cross_attention_dim=24,
+    ),
+]
+_COSMOS = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "num_layers": 2,
+    "mlp_ratio": 2.0,
+    "text_embed_dim": 20,
+    "adaln_lora_dim": 6,
+    "max_size": [64, 140, 220],
+}
+
+
+def _cosmos(name: str, **config: Any) -> DitCase:
+    return DitCase(name, "cross_attention_dit", "CosmosTransformer3DModel", {**_COSMOS, **config})
+
+
+COSMOS = [
+    _cosmos("cosmos"),  # as 1.0 text to world
+    _cosmos("cosmos_video", in_channels=5, patch_size=[2, 1, 3], max_size=[9, 8, 30], num_attention_heads=3),
+    _cosmos(
+        "cosmos_2",
+        in_channels=5,
+        rope_scale=[20 / 24, 3.0, 4.0],
+        extra_pos_embed_type=None,
+        concat_padding_mask=False,
+        attention_head_dim=20,
+    ),
+    _cosmos(
+        "cosmos_2_5",
+        in_channels=5,
+        rope_scale=[1.0, 3.0, 3.0],
+        extra_pos_embed_type=None,
+        use_crossattn_projection=True,
+        crossattn_proj_in_channels=28,
+        encoder_hidden_states_channels=20,
+    ),
+    _cosmos(
+        "cosmos_2_5_transfer",
+        num_layers=3,
+        rope_scale=[1.0, 3.0, 3.0],
+        extra_pos_embed_type=None,
+        use_crossattn_projection=True,
+        crossattn_proj_in_channels=28,
+        encoder_hidden_states_channels=20,
+        controlnet_block_every_n=2,
+        img_context_dim_in=12,
+        img_context_dim_out=32,
+        img_context_num_tokens=11,
+    ),
+]
+CASES = {case.name: case for case in [*VAES, *VIDEO_VAES, *JOINT, *CROSS, *LTX, *COSMOS]}
 
 
 def make(case: DitCase, folder: Path, seed: int = 0) -> Path:

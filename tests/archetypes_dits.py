@@ -62,8 +62,50 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "self.time_text_embed.without_noise(timestep, pooled_projections)",
         "self.time_text_embed(0 * timestep, pooled_projections, guidance)",
     ),
+    "text mask left out": ("ltx", "attn_mask=mask)", "attn_mask=None)"),
+    "every head turned alike": (
+        "ltx",
+        "_apply_rotary_emb(x.unsqueeze(2), *rope",
+        "_apply_rotary_emb(x.unsqueeze(2), *(w[..., :1].expand_as(w) for w in rope)",
+    ),
+    "still values at the end": ("ltx", "(free, 0), value=1.0)", "(0, free), value=1.0)"),
+    "patches not counted in positions": ("ltx_patched", "* self.patch_size[i] ", ""),
+    "gate and scale exchanged": ("ltx", "shift, scale, gate, shift_ff", "shift, gate, scale, shift_ff"),
+    "norms of other epsilon": ("ltx_other_norms", "eps=config.norm_eps", "eps=1e-6"),
+    "one frame rate taken for granted": ("cosmos", "fps is not None", "fps == 16"),
+    "pairs of neighbours turned": ("cosmos_2", "is_neox_style=True", "is_neox_style=False"),
+    "patches put back the way they were taken": (
+        "cosmos_2",
+        "unflatten(2, (height, width, frames, -1))",
+        "unflatten(2, (-1, height, width, frames)).permute(0, 1, 3, 4, 5, 2)",
+    ),
+    "positions added once": (
+        "cosmos",
+        "x = block(x + position,",
+        "x = block(x + position * (block is self.transformer_blocks[0]),",
+    ),
+    "positions not of one length": ("cosmos", "return position / torch.add", "return position + 0 * torch.add"),
+    "condition mask in front": ("cosmos_2", "[hidden_states, condition_mask]", "[condition_mask, hidden_states]"),
+    "padding mask smoothed": ("cosmos", 'mode="nearest"', 'mode="bilinear"'),
+    "image's tokens left out": ("cosmos_2_5_transfer", "attended = attended + self.attn(query", "self.attn(query"),
+    "control behind every block's neighbour": (
+        "cosmos_2_5_transfer",
+        "if number in residuals:\n                x = x + residuals[number]",
+        "if number + 1 in residuals:\n                x = x + residuals[number + 1]",
+    ),
 }
-FEW = ("kl_attention_in_stages", "kl_old_names", "sd35", "flux", "zimage", "hunyuan_video_first_frame")  # one or two an archetype: their sources are linted
+FEW = (
+    "kl_attention_in_stages",
+    "kl_old_names",
+    "sd35",
+    "flux",
+    "zimage",
+    "hunyuan_video",
+    "hunyuan_video_first_frame",
+    "ltx",
+    "cosmos",
+    "cosmos_2_5_transfer",
+)  # one or two an archetype: their sources are linted
 ELSEWHERE: tuple[str, ...] = ("cross_attention_dit",)  # archetypes that have cases in archetypes_matrix.py too
 
 
@@ -212,7 +254,17 @@ def _same(pair: list[Any]) -> bool:
     return torch.equal(pair[0], pair[1])
 
 
-SPLIT = ("sd35", "flux", "wan_i2v", "zimage", "hunyuan_video", "hunyuan_video_first_frame")  # their sequence split over two processes
+SPLIT = (  # their sequence split over two processes
+    "sd35",
+    "flux",
+    "zimage",
+    "hunyuan_video",
+    "hunyuan_video_first_frame",
+    "wan_i2v",
+    "ltx",
+    "cosmos",
+    "cosmos_2_5_transfer",
+)
 
 
 def split(folder: Path) -> dict[str, Any]:

@@ -137,3 +137,45 @@ def assert_close(cases: dict[str, Any]) -> None:
 def test_faults_are_seen(measured: dict[str, Any], fault: str) -> None:
     """A source with one thing wrong is far outside of what passes."""
     assert measured[dits.FAULTS[fault][0]]["faults"][fault] > 10 * FACTOR
+
+
+def test_reuse_names_what_fastvideo_has() -> None:
+    """Where an archetype names FastVideo's own class, the facts read from FastVideo's sources name the same one."""
+    from fvport.scaffold import facts
+
+    known = facts.fastvideo()
+    for archetype in ("cross_attention_dit", "joint_attention_dit"):
+        for official, named in library.get(archetype).data["reuse"].items():
+            found = facts.registered(official.partition(":")[2])
+            assert (named["native"], named["config"]) == (found["native"], found["config"]), official
+            assert named["arch"] in known["config_classes"], official
+
+
+def test_a_class_that_fastvideo_has_not_is_no_reuse() -> None:
+    """An archetype of several families answers with a family's own class, never with another family's."""
+    found = library.get("cross_attention_dit")
+    assert found.reuse("diffusers:CosmosTransformer3DModel")["native"].endswith(":CosmosTransformer3DModel")
+    assert found.reuse("diffusers:LTXVideoTransformer3DModel") == {}
+
+
+def test_only_the_switches_of_a_release_are_written() -> None:
+    """Code for an image, a control network, padding or learned positions stands only where the release has them."""
+    plain, all_of_it = rendered("cosmos_2")["native.py.jinja"], rendered("cosmos_2_5_transfer")["native.py.jinja"]
+    first = rendered("cosmos")["native.py.jinja"]
+    for word in ("k_img", "controlnet", "crossattn_proj"):
+        assert word in all_of_it
+        assert word not in plain + first
+    for word in ("padding_mask", "LearnedPositions"):
+        assert word in first
+        assert word not in plain
+
+
+def test_a_pattern_of_two_families_is_named_once() -> None:
+    """Names that two families of an archetype keep stand once in port.toml."""
+    from fvport.scaffold.components import ComponentContext
+
+    names = ("transformer_blocks.0.attn1.norm_q.weight", "transformer_blocks.0.attn2.to_q.weight", "proj_out.weight")
+    data = library.get("cross_attention_dit").data
+    c = ComponentContext("transformer", "dit", "port", tensors=dict.fromkeys(names, ("F32", (2,))), data=data)
+    c.archetype = "cross_attention_dit"
+    assert len(c.passthrough) == len(set(c.passthrough)) == 3

@@ -36,7 +36,9 @@ class Archetype:
     def reuse(self, official: str) -> dict[str, str]:
         """{native, config}: FastVideo's class for an official one, where this archetype says it."""
         found = self.data.get("reuse") or {}
-        return found.get(official, found) if isinstance(found.get(official, found), dict) else {}
+        by_class = any(":" in name for name in found)  # else one class for all that it covers
+        given = found.get(official, {} if by_class else found)
+        return given if isinstance(given, dict) else {}
 
     def class_templates(self, official: str) -> tuple[str, str, str]:
         """(native, config, arch) class names with `{prefix}` in them."""
