@@ -32,6 +32,7 @@ FAMILY = {  # module, or the beginning of its name -> family; the longest that f
     "weights.converter": "conversion",
     "weights.verify": "conversion",
     "weights.tree": "conversion",
+    "weights.fill": "conversion",
     "weights.stream": "conversion",
     "weights.arithmetic": "conversion",
     "weights.operations": "conversion",

@@ -153,7 +153,8 @@ class Entry:
 
     def text(self) -> str:
         family = FAMILIES[self.family]
-        rows = [("says", self.sentence), ("cause", family.cause), ("do", self.remedy), ("page", f"docs/{family.page}")]
+        said, remedy = (words.replace(HOLE, "...") for words in (self.sentence, self.remedy))
+        rows = [("says", said), ("cause", family.cause), ("do", remedy), ("page", f"docs/{family.page}")]
         return "\n".join([self.id, *(f"  {word:6} {line}" for word, line in rows)])
 
 

@@ -99,7 +99,7 @@ def texts_below(root: Path) -> list[Path]:
 
 def _plain(said: str) -> str:
     """The mark's text without the colon before it and the code that closes behind it."""
-    return said.strip(": \t").removesuffix('")').strip()
+    return said.strip(": \t").removesuffix('")').removesuffix('"').strip()
 
 
 def _workspace_elsewhere(port: Port) -> str:

@@ -16,7 +16,7 @@ def answered(words: list[str]) -> bool:
     if words[:1] == ["inspect"] and len(rest) == 1 and not rest[0].startswith("-"):
         from fvport.weights import remote
 
-        print(remote.inspect(rest[0]).shown(as_json))
+        print(remote.inspect(rest[0]).shown(as_json, rest[0]))
         return True
     if words[:1] == ["status"] and (folder := _folder(rest)) is not None:
         print(status(folder, as_json))

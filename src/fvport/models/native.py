@@ -79,7 +79,7 @@ def load(port: Port, name: str, precision: str = "fp32") -> Any:
     native_class(port, component)
     own_name(port, component)
     try:
-        module = _production_load(port, component, folder, precision)
+        module = _production_load(port, _whole(port, component), folder, precision)
     except FvportError:
         raise
     except Exception as error:
@@ -112,6 +112,13 @@ def norms_as_on_cuda(module: Any, precision: str) -> None:
             part.weight.data = part.weight.data.to(dtype)
         elif isinstance(part, RMSNorm):
             part.weight = part.weight.to(dtype)
+
+
+def _whole(port: Port, component: Component) -> Component:
+    """What production loads for a component: for a part, the component of the same weights that it is a part of."""
+    others = port.components.values() if component.part else ()
+    mine = component.weights or component.name
+    return next((c for c in others if not c.part and (c.weights or c.name) == mine), component)
 
 
 def _part(component: Component, module: Any) -> Any:

@@ -35,7 +35,7 @@ def inspect(
     """Say what a release holds, from headers only: fvport inspect official_weights/tiny_wan"""
     from fvport.weights import remote
 
-    print(remote.inspect(path, revision).shown(as_json))
+    print(remote.inspect(path, revision).shown(as_json, path))
 
 
 @app.command()

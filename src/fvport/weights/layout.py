@@ -8,6 +8,7 @@ same release gives the same bytes wherever it lies.
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,9 +187,11 @@ class Inspection:
 
         return show.inspection(self)
 
-    def shown(self, as_json: bool) -> str:
-        """What `fvport inspect` prints: JSON in one line, or a table."""
-        return json.dumps(self.to_json()) if as_json else self.text()
+    def shown(self, as_json: bool, given: str) -> str:
+        """What `fvport inspect` prints of what it was `given`: JSON in one line, or a table and what to do with it."""
+        if as_json:
+            return json.dumps(self.to_json())
+        return f'{self.text()}\nNext: fvport new model_name="NAME" official_weights={shlex.quote(given)}'
 
 
 def _component_from(name: str, entry: dict[str, Any]) -> ComponentInfo:
