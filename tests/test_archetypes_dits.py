@@ -146,9 +146,8 @@ def test_reuse_names_what_fastvideo_has() -> None:
     known = facts.fastvideo()
     for archetype in ("cross_attention_dit", "joint_attention_dit"):
         for official, named in library.get(archetype).data["reuse"].items():
-            found = facts.registered(official.partition(":")[2])
-            assert (named["native"], named["config"]) == (found["native"], found["config"]), official
-            assert named["arch"] in known["config_classes"], official
+            assert named["native"] == facts.registered(official.partition(":")[2])["native"], official
+            assert {named["config"].partition(":")[2], named["arch"]} <= set(known["config_classes"]), official
 
 
 def test_a_class_that_fastvideo_has_not_is_no_reuse() -> None:
