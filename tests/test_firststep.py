@@ -11,6 +11,7 @@ import pytest
 
 from fvport import evidence as ev
 from fvport import firststep, gate
+from fvport.report import plan
 from fvport.spec import Port
 
 MARK = '    raise NotImplementedError("FVPORT-DECIDE: forward of ToyBlock (norm, attn)")\n'
@@ -93,3 +94,15 @@ def test_every_marked_line_once(port):
         "fastvideo/pipelines/basic/toy/stages/denoising.py:1: when noise is drawn",
         "tests/local_tests/toy/oracle.py:1: inputs of toy",
     ]
+
+
+def test_the_plans_first_boxes_are_ticked_by_what_is_there(port):
+    """prep and workspace are no checks: the lock's digests and the FastVideo tree decide, not a later check."""
+    file = port.folder / "PLAN.md"
+    boxes = "- [ ] locked <!-- gate: prep -->\n- [ ] in a tree <!-- gate: workspace -->\n"
+    file.write_text(boxes)
+    plan.sync(port)
+    assert file.read_text() == boxes.replace("[ ]", "[x]")
+    (port.folder / "port.lock.json").unlink()
+    plan.sync(port)
+    assert file.read_text() == "- [ ] locked <!-- gate: prep -->\n- [x] in a tree <!-- gate: workspace -->\n"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,11 +44,9 @@ class Decision:
 
 def first(port: Port, rows: list[Row]) -> str:
     """The command or the edit that comes before what the checks ask for; '' where nothing does."""
-    from fvport.weights import lockfile
-
-    if lockfile.unlocked(port):
+    if not prepared(port):
         return "fvport prep"
-    if not (port.root / REGISTRY).is_file():
+    if not in_workspace(port):
         root = _workspace_elsewhere(port)
         return f"cd {root}" if root else "fvport workspace"
     open_ = next(decisions(port), None)
@@ -56,6 +54,24 @@ def first(port: Port, rows: list[Row]) -> str:
         return ""
     leading = next((row for row in rows if row.check in LEADING and row.verdict in ("fail", "blocked")), None)
     return leading.todo if leading else f"Write what {open_.file}:{open_.line} asks for: {open_.text or DECIDE}"
+
+
+def prepared(port: Port) -> bool:
+    """Every weight file is in port.lock.json with its digest."""
+    from fvport.weights import lockfile
+
+    return not lockfile.unlocked(port)
+
+
+def in_workspace(port: Port) -> bool:
+    """The port lies in a FastVideo tree."""
+    return (port.root / REGISTRY).is_file()
+
+
+STEPS: dict[str, Callable[[Port], bool]] = {
+    "prep": prepared,
+    "workspace": in_workspace,
+}  # PLAN.md's markers beside checks
 
 
 def decisions(port: Port) -> Iterator[Decision]:

@@ -311,14 +311,20 @@ def _branch(port: Port) -> str:
 
 
 def _plan(port: Port, rows: list[Row]) -> list[dict[str, Any]]:
-    return [{**item.to_json(), "done": done(item, rows)} for item in planfile.read(port.folder / "PLAN.md")]
+    return [{**item.to_json(), "done": done(port, item, rows)} for item in planfile.read(port.folder / "PLAN.md")]
 
 
-def done(item: planfile.PlanItem, rows: list[Row]) -> bool:
-    """Evidence decides for an item that names checks; a person's tick for any other."""
+def done(port: Port, item: planfile.PlanItem, rows: list[Row]) -> bool:
+    """Evidence, or what the tree holds, decides for an item that names checks or steps; a person's tick for others."""
     if not item.gate:
         return item.ticked
-    return all(_passed(rows, *name.partition("/")[::2]) for name in item.gate)
+    return all(_reached(port, rows, name) for name in item.gate)
+
+
+def _reached(port: Port, rows: list[Row], name: str) -> bool:
+    if step := firststep.STEPS.get(name):
+        return step(port)
+    return _passed(rows, *name.partition("/")[::2])
 
 
 def _passed(rows: list[Row], check: str, name: str) -> bool:

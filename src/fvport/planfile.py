@@ -3,8 +3,8 @@
 
     - [ ] Transformer agrees with the official one <!-- gate: parity/transformer -->
 
-A marker names checks (`mapping`), or one thing of a check (`parity/transformer`). An item is done when all of that is;
-one without a marker is for a person to tick.
+A marker names checks (`mapping`), one thing of a check (`parity/transformer`), or a step before them (`prep`,
+`workspace`). An item is done when all of that is; one without a marker is for a person to tick.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def sync(port: Port) -> Progress:
     new = {path: _filled(port, verdict, path) for path in files(port) if path.is_file()}
     plan = port.folder / "PLAN.md"
     if plan in new:
-        new[plan] = _ticked(new[plan], plan, verdict)
+        new[plan] = _ticked(port, new[plan], plan, verdict)
     result = Progress(verdict.plan, synced=True)
     for path, text in new.items():
         if text != _text(path):
@@ -82,11 +82,11 @@ def files(port: Port) -> list[Path]:
     return [*(port.folder / name for name in names), port.root / "docs" / "inference" / f"{port.slug}.md"]
 
 
-def _ticked(text: str, path: Path, verdict: Verdict) -> str:
+def _ticked(port: Port, text: str, path: Path, verdict: Verdict) -> str:
     lines = text.splitlines(keepends=True)
     for item in planfile.read(path):
         if item.gate:
-            done = gate.done(item, verdict.rows)
+            done = gate.done(port, item, verdict.rows)
             lines[item.line - 1] = planfile.tick(lines[item.line - 1], done)
     return "".join(lines)
 
