@@ -16,6 +16,7 @@ import archetypes_support as support
 import pytest
 import tomllib
 
+from fvport.errors import UsageError
 from fvport.scaffold import library
 
 HERE = Path(__file__).parent
@@ -178,3 +179,21 @@ def test_a_pattern_of_two_families_is_named_once() -> None:
     c = ComponentContext("transformer", "dit", "port", tensors=dict.fromkeys(names, ("F32", (2,))), data=data)
     c.archetype = "cross_attention_dit"
     assert len(c.passthrough) == len(set(c.passthrough)) == 3
+
+
+def test_first_frame_is_apart_only_where_it_is_given() -> None:
+    """A conditioning of the first frame's own stands only where the release replaces its tokens."""
+    plain = rendered("hunyuan_video")["native.py.jinja"]
+    given = rendered("hunyuan_video_first_frame")["native.py.jinja"]
+    for word in ("FirstFrameNorm", "without_noise", "_each("):
+        assert word in given
+        assert word not in plain
+    assert "with _masked(words)" in plain
+
+
+def test_image_features_of_zimage_are_refused() -> None:
+    """The variant of Z-Image that also reads image features is refused in one sentence, not written without them."""
+    config = {**json.loads(json.dumps(CASES["zimage"].config)), "siglip_feat_dim": 12}
+    p, c = support.context("joint_attention_dit", "diffusers:ZImageTransformer2DModel", config)
+    with pytest.raises(UsageError, match="siglip_feat_dim"):
+        support.text("joint_attention_dit", "config.py.jinja", p, c)
