@@ -108,97 +108,111 @@ def _positions(self, frames, tokens):
     angles = torch.outer(torch.arange(frames, device=tokens.device, dtype=torch.float64), steps)
     return torch.cat([angles.sin(), angles.cos()], dim=1).to(tokens.dtype)
 """
-_LTX_ROPE = """
-def forward(
-        self,
-        hidden_states,
-        num_frames=None,
-        height=None,
-        width=None,
-        rope_interpolation_scale=None,
-        video_coords=None,
-        **kwargs,
-):
-    base = (self.base_num_frames, self.base_height, self.base_width)
-    if video_coords is not None:
-        grid = [video_coords[:, axis] / base[axis] for axis in range(3)]
-    else:
-        sizes = (num_frames, height, width)
-        places = [torch.arange(n, device=hidden_states.device, dtype=torch.float32) for n in sizes]
-        grid = list(torch.meshgrid(*places, indexing="ij"))
-        if rope_interpolation_scale is not None:
-            patches = (self.patch_size_t, self.patch_size, self.patch_size)
-            grid = [g * rope_interpolation_scale[i] * patches[i] / base[i] for i, g in enumerate(grid)]
-        grid = [g.flatten()[None].expand(hidden_states.shape[0], -1) for g in grid]
-    powers = torch.linspace(0.0, 1.0, self.dim // 6, device=hidden_states.device, dtype=torch.float32)
-    steps = self.theta**powers * torch.pi / 2.0
-    angles = (steps * (torch.stack(grid, dim=-1).unsqueeze(-1) * 2 - 1)).transpose(-1, -2).flatten(2)
-    cos, sin = (wave.repeat_interleave(2, dim=-1) for wave in (angles.cos(), angles.sin()))
-    free = self.dim % 6
-    return nn.functional.pad(cos, (free, 0), value=1.0), nn.functional.pad(sin, (free, 0))
+_SANA_ROPE = """
+def forward(self, hidden_states, **kwargs):
+    grid = [size // patch for size, patch in zip(hidden_states.shape[2:], self.patch_size)]
+    angles = []
+    for axis, (count, dim) in enumerate(zip(grid, (self.t_dim, self.h_dim, self.w_dim))):
+        places, pairs = (
+            torch.arange(0, end, step, dtype=torch.float64, device=hidden_states.device)
+            for end, step in ((count, 1), (dim, 2))
+        )
+        shape = [count if axis == other else 1 for other in range(3)]
+        angles.append(torch.outer(places, 1.0 / 10000**(pairs / dim)).view(*shape, -1).expand(*grid, -1))
+    angle = torch.cat(angles, dim=-1).flatten(0, 2)[None, :, None]
+    return angle.cos().float(), angle.sin().float()
 """
-_LTX_ATTENTION = """
-def forward(self, hidden_states, encoder_hidden_states=None, attention_mask=None, image_rotary_emb=None, **kwargs):
+_SANA_ATTENTION = """
+def forward(self, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None, **kwargs):
     context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-    query, key = self.norm_q(self.to_q(hidden_states)[0]), self.norm_k(self.to_k(context)[0])
-    value = self.to_v(context)[0]
-    if image_rotary_emb is not None:
-        query, key = self._turned(query, *image_rotary_emb), self._turned(key, *image_rotary_emb)
-    query, key, value = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
-    if attention_mask is not None:
-        attention_mask = attention_mask.unsqueeze(1)
-    attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-    return self.to_out[0](attended.transpose(1, 2).flatten(2))[0]
+    parts = (self.norm_q(self.to_q(hidden_states)[0]), self.norm_k(self.to_k(context)[0]), self.to_v(context)[0])
+    query, key, value = (part.unflatten(2, (self.heads, -1)) for part in parts)
+    if rotary_emb is not None:  # linear attention: what is turned is summed, what is not is its measure
+        query, key = query.relu(), key.relu()
+        query, key, value, plain, keys = (
+            part.transpose(1, 2).float()
+            for part in (self._turned(query, *rotary_emb), self._turned(key, *rotary_emb), value, query, key)
+        )
+        measure = plain @ keys.sum(dim=2).unsqueeze(-1) + 1e-15
+        attended = (query @ (key.transpose(2, 3) @ value)) / measure
+    else:
+        mask = None if attention_mask is None else attention_mask.unsqueeze(1)
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return self.to_out[0](attended.transpose(1, 2).flatten(2).to(hidden_states.dtype))[0]
 
 def _turned(self, x, cos, sin):
-    real, imaginary = x.unflatten(2, (-1, 2)).unbind(-1)
-    turned = torch.stack([-imaginary, real], dim=-1).flatten(2)
-    return (x.float() * cos + turned.float() * sin).to(x.dtype)
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return turned.flatten(-2).to(x.dtype)
 """
-_LTX_BLOCK = """
+_SANA_CONVOLUTIONS = """
+def forward(self, hidden_states, **kwargs):
+    batch, frames, height, width, _ = hidden_states.shape
+    images = self.nonlinearity(self.conv_inverted(hidden_states.flatten(0, 1).permute(0, 3, 1, 2)))
+    values, gate = self.conv_depth(images).chunk(2, dim=1)
+    images = self.conv_point(values * self.nonlinearity(gate))
+    places = images.unflatten(0, (batch, frames)).flatten(3).transpose(1, 2)
+    places = places + self.conv_temp(places)
+    return places.permute(0, 2, 3, 1).unflatten(2, (height, width))
+"""
+_SANA_BLOCK = """
 def forward(
         self,
         hidden_states,
-        encoder_hidden_states,
-        temb,
-        image_rotary_emb=None,
+        attention_mask=None,
+        encoder_hidden_states=None,
         encoder_attention_mask=None,
+        timestep=None,
+        frames=None,
+        height=None,
+        width=None,
+        rotary_emb=None,
         **kwargs,
 ):
-    parts = self.scale_shift_table[None, None] + temb.unflatten(2, (6, -1))
-    shift, scale, gate, shift_ff, scale_ff, gate_ff = parts.unbind(dim=2)
+    parts = (self.scale_shift_table + timestep.unflatten(2, (6, -1))).unbind(dim=2)
+    shift, scale, gate, shift_ff, scale_ff, gate_ff = parts
     normed = self.norm1(hidden_states) * (1 + scale) + shift
-    hidden_states = hidden_states + self.attn1(normed, image_rotary_emb=image_rotary_emb) * gate
+    hidden_states = hidden_states + gate * self.attn1(normed, rotary_emb=rotary_emb)
     hidden_states = hidden_states + self.attn2(hidden_states, encoder_hidden_states, encoder_attention_mask)
     normed = self.norm2(hidden_states) * (1 + scale_ff) + shift_ff
-    return hidden_states + self.ff(normed) * gate_ff
+    return hidden_states + gate_ff * self.ff(normed.unflatten(1, (frames, height, width))).flatten(1, 3)
 """
-_LTX = """
+_SANA_NORM = """
+def forward(self, hidden_states, temb, scale_shift_table, **kwargs):
+    shift, scale = (scale_shift_table + temb[:, :, None]).unbind(dim=2)
+    return self.norm(hidden_states) * (1 + scale) + shift
+"""
+_SANA = """
 def forward(
         self,
         hidden_states,
         encoder_hidden_states,
         timestep,
+        guidance=None,
         encoder_attention_mask=None,
-        num_frames=None,
-        height=None,
-        width=None,
-        rope_interpolation_scale=None,
-        video_coords=None,
+        attention_mask=None,
+        attention_kwargs=None,
+        controlnet_block_samples=None,
+        return_dict=None,
         **kwargs,
 ):
-    rope = self.rope(hidden_states, num_frames, height, width, rope_interpolation_scale, video_coords)
+    patch = self.config.patch_size
+    grid = [size // step for size, step in zip(hidden_states.shape[2:], patch)]
+    rope = self.rope(hidden_states)
     if encoder_attention_mask is not None and encoder_attention_mask.dim() == 2:
         encoder_attention_mask = ((1 - encoder_attention_mask.to(hidden_states.dtype)) * -10000.0).unsqueeze(1)
-    batch = hidden_states.shape[0]
-    tokens = self.proj_in(hidden_states)[0]
-    modulation, embedded = self.time_embed(timestep.flatten(), hidden_dtype=tokens.dtype)
-    modulation, embedded = modulation.unflatten(0, (batch, -1)), embedded.unflatten(0, (batch, -1))
-    text = self.caption_projection(encoder_hidden_states)
-    for block in self.transformer_blocks:
-        tokens = block(tokens, text, modulation, rope, encoder_attention_mask)
-    shift, scale = (self.scale_shift_table[None, None] + embedded[:, :, None]).unbind(dim=2)
-    return self.proj_out(self.norm_out(tokens) * (1 + scale) + shift)[0]
+    tokens = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)
+    times = self.time_embed(timestep.flatten(), hidden_dtype=tokens.dtype)
+    modulation, embedded = (part.unflatten(0, (tokens.shape[0], -1)) for part in times)
+    text = self.caption_norm(self.caption_projection(encoder_hidden_states))
+    for number, block in enumerate(self.transformer_blocks):
+        tokens = block(tokens, None, text, encoder_attention_mask, modulation, *grid, rope)
+        if controlnet_block_samples is not None and 0 < number <= len(controlnet_block_samples):
+            tokens = tokens + controlnet_block_samples[number - 1]
+    tokens = self.proj_out(self.norm_out(tokens, embedded, self.scale_shift_table))[0]
+    video = tokens.unflatten(2, (*patch, -1)).unflatten(1, grid).permute(0, 7, 1, 4, 2, 5, 3, 6)
+    return video.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 """
 FILLS: dict[str, Fill] = {
     "PixArtTransformer2DModel": {
@@ -211,11 +225,13 @@ FILLS: dict[str, Fill] = {
         "BasicTransformerBlock": _BLOCK,
         "LatteTransformer3DModel": _LATTE,
     },
-    "LTXVideoTransformer3DModel": {
-        "LTXVideoRotaryPosEmbed": _LTX_ROPE,
-        "LTXAttention": _LTX_ATTENTION,
-        "LTXVideoTransformerBlock": _LTX_BLOCK,
-        "LTXVideoTransformer3DModel": _LTX,
+    "SanaVideoTransformer3DModel": {
+        "WanRotaryPosEmbed": _SANA_ROPE,
+        "Attention": _SANA_ATTENTION,
+        "GLUMBTempConv": _SANA_CONVOLUTIONS,
+        "SanaVideoTransformerBlock": _SANA_BLOCK,
+        "SanaModulatedNorm": _SANA_NORM,
+        "SanaVideoTransformer3DModel": _SANA,
     },
 }
 
@@ -250,13 +266,16 @@ def inputs(cls: str, generator: Any) -> list[dict[str, Any]]:
 
     keep = torch.ones(2, 7)
     keep[0, 3:] = 0
-    if cls == "LTXVideoTransformer3DModel":
+    if cls == "SanaVideoTransformer3DModel":
         text = {"encoder_hidden_states": noise(2, 7, 20), "encoder_attention_mask": keep}
-        shape = {"num_frames": 3, "height": 2, "width": 4, "rope_interpolation_scale": (8 / 25, 32.0, 32.0)}
-        plain = {"num_frames": 2, "height": 3, "width": 1}
         return [
-            {"hidden_states": noise(2, 24, 4), "timestep": torch.tensor([998.39, 1.0]), **text, **shape},
-            {"hidden_states": noise(2, 6, 4), "timestep": torch.rand(2, 6, generator=generator) * 999, **text, **plain},
+            {"hidden_states": noise(2, 4, 3, 4, 10), "timestep": torch.tensor([998.39, 1.0]), **text},
+            {
+                "hidden_states": noise(2, 4, 2, 6, 2),
+                "timestep": torch.rand(2, 6, generator=generator) * 999,
+                **text,
+                "controlnet_block_samples": (noise(2, 6, 24),),
+            },
         ]
     if cls == "LatteTransformer3DModel":
         steps = torch.tensor([998.39, 1.0])
