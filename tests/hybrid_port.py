@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A port whose text encoder is another library's model behind a connector of its own, written by hand on a real bake."""
+"""A port whose text encoder is another library's model behind a connector of its own: what a person writes."""
 
 from __future__ import annotations
 
@@ -214,6 +214,8 @@ reason = "the connector of text_encoder alone"
 """
 PIPELINE = {
     "# FVPORT-DECIDE: text_encoder is external and has no config here: how does the pipeline load and call it?\n": "",
+    "from collections.abc import Callable\n": "import html\nfrom collections.abc import Callable\n",
+    "import torch\n\nfrom": "import ftfy\nimport torch\n\nfrom",
     "import BaseEncoderOutput\n": (
         "import BaseEncoderOutput\nfrom fastvideo.configs.models.encoders.hybrid_text_encoder import HybridTextConfig\n"
     ),
@@ -221,14 +223,15 @@ PIPELINE = {
         "text_encoder_configs: tuple[EncoderConfig, ...] = field(default_factory=lambda: (HybridTextConfig(), ))"
     ),
     "preprocess_text_funcs: tuple[Callable[[str], str], ...] = ()": (
-        "preprocess_text_funcs: tuple[Callable[[str], str], ...] = (_as_it_is, )"
+        "preprocess_text_funcs: tuple[Callable[[str], str], ...] = (_cleaned, )"
     ),
     "postprocess_text_funcs: tuple[Callable[[BaseEncoderOutput], torch.Tensor], ...] = ()": (
         "postprocess_text_funcs: tuple[Callable[[BaseEncoderOutput], torch.Tensor], ...] = (_hidden, )"
     ),
     "text_encoder_precisions: tuple[str, ...] = ()": 'text_encoder_precisions: tuple[str, ...] = ("fp32", )',
     "\n@dataclass\nclass HybridPipelineConfig": (
-        "\ndef _as_it_is(prompt: str) -> str:\n    return prompt\n\n\n"
+        "\ndef _cleaned(prompt: str) -> str:\n"
+        '    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())\n\n\n'
         "def _hidden(outputs: BaseEncoderOutput) -> torch.Tensor:\n    return outputs.last_hidden_state\n\n\n"
         "@dataclass\nclass HybridPipelineConfig"
     ),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fvport.checks import pipeline
-from fvport.parity import generation, walk
+from fvport.parity import compare, generation, walk, walk_floors
 
 G = 5.0
 STEPS = 3
@@ -67,7 +67,7 @@ def sampler(
 
 
 OFFICIAL = walk.Capture(sampler())
-FLOORS = walk.measure_floors(OFFICIAL.tensors, sampler(noise=2.0**-22))
+FLOORS = walk_floors.measure_floors(OFFICIAL.tensors, sampler(noise=2.0**-22))
 
 
 def first(native: dict[str, Any]) -> walk.Finding | None:
@@ -150,14 +150,14 @@ def test_nan_and_missing_frames_are_red() -> None:
 
 def test_no_floor_is_no_pass() -> None:
     """Without a measured floor nothing can be near."""
-    found = walk.first_wrong(walk.walk(OFFICIAL, OFFICIAL, walk.Floors({})))
+    found = walk.first_wrong(walk.walk(OFFICIAL, OFFICIAL, walk_floors.Floors({})))
     assert found is not None
     assert "no floor" in found.reason
 
 
 def test_a_floor_that_is_large_proves_nothing() -> None:
     """An official pipeline that differs from itself by a percent cannot be a reference."""
-    floors = walk.measure_floors(OFFICIAL.tensors, sampler(noise=1e-2))
+    floors = walk_floors.measure_floors(OFFICIAL.tensors, sampler(noise=1e-2))
     found = walk.first_wrong(walk.walk(OFFICIAL, OFFICIAL, floors))
     assert found is not None
     assert "proves nothing" in found.reason
@@ -244,7 +244,7 @@ def test_planted_faults_are_seen(sides: Any) -> None:
 def test_a_planted_fault_that_is_not_seen_is_red(sides: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A comparison that cannot see a fault must not pass: here everything is allowed."""
     port, official, native, calls = sides
-    wide = walk.Floors({name: dict.fromkeys(walk.compare.MEASURES, 1e-3) for name in OFFICIAL.tensors}, factor=1e9)
+    wide = walk_floors.Floors({name: dict.fromkeys(compare.MEASURES, 1e-3) for name in OFFICIAL.tensors}, factor=1e9)
     monkeypatch.setattr(pipeline, "floors_of", lambda *_: wide)
     items = verdicts(pipeline.planted(port, official, native, calls))
     assert items["planted: guidance c+g(c-u)"] == "fail"

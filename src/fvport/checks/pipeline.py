@@ -17,6 +17,7 @@ from fvport.checks import Options
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
 from fvport.parity import generation, pictures, walk
+from fvport.parity.walk_floors import Floors, measure_floors
 from fvport.spec import Port
 
 COMPONENT = {  # stage -> kind of the component whose own fault it may be
@@ -111,15 +112,15 @@ def weaker(port: Port) -> list[Item]:
     return []
 
 
-def floors_of(official: Path, name: str) -> walk.Floors:
+def floors_of(official: Path, name: str) -> Floors:
     base, noisy = generation.read(official / name), generation.read(official / f"{name}.noise")
     if base is None or noisy is None:
         raise BlockedError(f"the official pipeline has no noisy run of {name}", todo="Run the check again")
     exact = generation.read(official / f"{name}.float64")
-    return walk.measure_floors(base.tensors, noisy.tensors, exact.tensors if exact else None)
+    return measure_floors(base.tensors, noisy.tensors, exact.tensors if exact else None)
 
 
-def compare_call(port: Port, official: Path, native: Path, call: generation.Call, floors: walk.Floors) -> list[Item]:
+def compare_call(port: Port, official: Path, native: Path, call: generation.Call, floors: Floors) -> list[Item]:
     """One item a stage, arguments and classes first."""
     a, b = _pair(official, native, call.name)
     items = [_arguments(a, b), _classes(port, b)]
