@@ -56,7 +56,7 @@ WHY = {
     ("ltx", "out_channels"): "type: ignore[assignment]  # None: in_channels",
     ("ltx", "qk_norm"): "the official class knows no other",
     ("cosmos", "in_channels"): "a condition mask is one of them, the padding mask is not",
-    ("cosmos", "extra_pos_embed_type"): "anything but null is one that is learned",
+    ("cosmos", "extra_pos_embed_type"): "learnable, or null for none",
     ("cosmos", "img_context_num_tokens"): "read by nothing, as in the official model",
 }
 BLOCKS = "transformer_blocks"
