@@ -177,6 +177,8 @@ JOINT = [
         qk_norm=False,
         norm_eps=1e-5,
     ),
+    # in_channels: the official class fills up with 64 values where an image is missing
+    _joint("zimage_omni", "ZImageTransformer2DModel", _ZIMAGE, siglip_feat_dim=12, in_channels=16),
     _joint("hunyuan_video", "HunyuanVideoTransformer3DModel", _HUNYUAN),
     _joint(
         "hunyuan_video_no_guidance",

@@ -16,7 +16,6 @@ import archetypes_support as support
 import pytest
 import tomllib
 
-from fvport.errors import UsageError
 from fvport.scaffold import library
 
 HERE = Path(__file__).parent
@@ -191,9 +190,9 @@ def test_first_frame_is_apart_only_where_it_is_given() -> None:
     assert "with _masked(words)" in plain
 
 
-def test_image_features_of_zimage_are_refused() -> None:
-    """The variant of Z-Image that also reads image features is refused in one sentence, not written without them."""
-    config = {**json.loads(json.dumps(CASES["zimage"].config)), "siglip_feat_dim": 12}
-    p, c = support.context("joint_attention_dit", "diffusers:ZImageTransformer2DModel", config)
-    with pytest.raises(UsageError, match="siglip_feat_dim"):
-        support.text("joint_attention_dit", "config.py.jinja", p, c)
+def test_image_features_are_read_only_where_the_release_has_them() -> None:
+    """Z-Image's several images a sample and their features stand only where siglip_feat_dim is given."""
+    plain, omni = rendered("zimage")["native.py.jinja"], rendered("zimage_omni")["native.py.jinja"]
+    for word in ("siglip_refiner", "image_noise_mask", "_each("):
+        assert word in omni
+        assert word not in plain

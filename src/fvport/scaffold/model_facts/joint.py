@@ -144,11 +144,10 @@ def refiner_rules(blocks: str, target: str) -> dict[str, Target]:
 
 def zimage_rules(config: Mapping[str, Any]) -> dict[str, Target]:
     """Those of Z-Image, whose three lists of blocks are of one form."""
-    if config.get("siglip_feat_dim") is not None:
-        raise ValueError("siglip_feat_dim is set: the variant that also reads image features is not written here")
+    omni = config.get("siglip_feat_dim") is not None
     lists = ["layers"] * bool(config.get("n_layers", 30))
     modulated = ["noise_refiner"] * bool(config.get("n_refiner_layers", 2)) + lists
-    every = ["context_refiner"] * (len(modulated) > len(lists)) + modulated
+    every = ["context_refiner", "siglip_refiner"][: 1 + omni] * (len(modulated) > len(lists)) + modulated
     prefix, target = rf"({'|'.join(every)})\.(\d+)", r"\1.\2"
     rules: dict[str, Target] = {
         rf"{prefix}\.attention\.to_{x}\.weight": (rf"{target}.attention.to_qkv.weight", n, 3)
@@ -158,6 +157,9 @@ def zimage_rules(config: Mapping[str, Any]) -> dict[str, Target]:
     for number, part in enumerate(("w1", "w3")):
         rules[rf"{prefix}\.feed_forward\.{part}\.weight"] = (rf"{target}.feed_forward.gate_up.weight", number, 2)
     rules[rf"{prefix}\.feed_forward\.w2\.weight"] = rf"{target}.feed_forward.down.weight"
+    if omni:
+        rules[r"siglip_embedder\.0\.weight"] = r"siglip_norm.weight"
+        rules[rf"siglip_embedder\.1\.{WB}"] = r"siglip_embedder.\1"
     return rules | {
         rf"({'|'.join(modulated)})\.(\d+)\.adaLN_modulation\.0\.{WB}": rf"{target}.modulation.\3",
         rf"all_final_layer\.(\d+-\d+)\.adaLN_modulation\.1\.{WB}": r"all_final_layer.\1.modulation.\2",
