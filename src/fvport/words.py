@@ -16,6 +16,10 @@ KINDS = {  # component kind -> FastVideo's bucket folder
     "tokenizer": "",
     "processor": "",
 }
+MODULES = {  # kinds that FastVideo has loaders for under these names only, the plain one first
+    "upsampler": ("upsampler", "upsampler_2", "spatial_upsampler", "temporal_upsampler"),
+    "vocoder": ("vocoder",),
+}
 COPIED = ("tokenizer", "processor")  # kinds that compute nothing of the model: copied as they are, never compared
 OWN = ("dit", "scheduler")  # kinds that must be FastVideo's own: an external wrapper is no port of them
 TEST_FOLDERS = {"dits": "transformers", "vaes": "vaes", "encoders": "encoders", "schedulers": "schedulers"}
@@ -39,6 +43,16 @@ CHECKS = (  # the gate's, cheap before dear
 def camel(slug: str) -> str:
     """tiny_wan -> TinyWan"""
     return "".join(word[:1].upper() + word[1:] for word in slug.split("_"))
+
+
+def module_name(name: str, kind: str) -> str:
+    """FastVideo's name for a component: its own, or the one by which FastVideo finds a loader for its kind."""
+    known = MODULES.get(kind, ())
+    if not known or name in known:
+        return name
+    said = (module for module in known if module.partition("_")[0] in ("spatial", "temporal"))
+    second = known[1] if name.endswith("_2") and len(known) > 1 else known[0]
+    return next((module for module in said if module.partition("_")[0] in name), second)
 
 
 def wrong_mode(kind: str, mode: str) -> str:

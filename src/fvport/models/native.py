@@ -21,6 +21,7 @@ from fvport.errors import BlockedError, FvportError
 from fvport.models import native_encoders, native_parallel
 from fvport.models.ask import ask, ask_many, try_many
 from fvport.spec import Component, Port
+from fvport.words import module_name
 from fvport.workspace import entries
 
 __all__ = ["ask", "ask_many", "forward_context", "load", "meta", "rules", "try_many"]
@@ -246,7 +247,8 @@ def _production_load(port: Port, component: Component, folder: Path, precision: 
         )
     if native_encoders.concerns(component):
         return native_encoders.load(component, folder, arguments(port, precision))
-    return PipelineComponentLoader.load_module(component.name, str(folder), entry[0], arguments(port, precision))
+    name = module_name(component.name, component.kind)
+    return PipelineComponentLoader.load_module(name, str(folder), entry[0], arguments(port, precision))
 
 
 # --- without weights: the constructor's arguments, the meta device --------------------------------

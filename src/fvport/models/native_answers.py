@@ -63,6 +63,9 @@ def answer_schema(port: Port, component: Component) -> dict[str, Any]:
     cls, args, kwargs = native.constructor(port, component)
     given = [*args, *kwargs.values()]
     config = next((value for value in given if hasattr(value, "arch_config")), None)
+    if config is None and component.mode == "port" and any(isinstance(value, dict) for value in given):
+        # FastVideo hands config.json itself to some kinds; what the class made of it counts.
+        config = getattr(native.build_meta(port, component)[0], "config", None)
     arch = getattr(config, "arch_config", None)
     fresh = type(arch)() if arch is not None else None
     folder = native.component_folder(port, component)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fvport.errors import UsageError
 from fvport.scaffold import facts, library, skeleton, validate
+from fvport.scaffold.skeleton import ask
 from fvport.weights.kinds import kind_of
 from fvport.weights.layout import ComponentInfo
-from fvport.words import COPIED, KINDS, TEST_FOLDERS, wrong_mode
+from fvport.words import COPIED, KINDS, TEST_FOLDERS, module_name, wrong_mode
 
 if TYPE_CHECKING:
     from fvport.scaffold.context import PortContext
@@ -36,6 +37,10 @@ CLASS_NAMES = {
     "scheduler": "{prefix}Scheduler",
     "upsampler": "{prefix}Upsampler",
     "vocoder": "{prefix}Vocoder",
+}
+PLACES = {  # kinds that are neither encoder, DiT, VAE nor scheduler: what FastVideo wants of them, and why
+    "upsampler": "an nn.Module on an UpsamplerConfig, whose own fields FastVideo's UpsamplerLoader fills",
+    "vocoder": "an nn.Module, to which FastVideo's VocoderLoader hands config.json; its config is a ModelConfig",
 }
 PRECISIONS = {"F32": "fp32", "BF16": "bf16", "F16": "fp16", "F64": "fp32"}
 CONFIG_NAMES = {"dit": "{prefix}DiTConfig", "vae": "{prefix}VAEConfig"}
@@ -67,6 +72,11 @@ class ComponentContext:
     @property
     def bucket(self) -> str:
         return KINDS.get(self.kind, "")
+
+    @property
+    def module_name(self) -> str:
+        """The name that FastVideo's pipeline asks for."""
+        return module_name(self.name, self.kind)
 
     @property
     def official(self) -> str:
@@ -206,7 +216,17 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
     c.library = c.data.get("libraries", {}).get(c.library, c.library)  # an index may name a library's own part
     if not wanted:
         p.inferred.append(f"{c.name}={c.mode}: {c.why}")
+    if c.is_skeleton:
+        c.library = ask.module(c.library)
+    if c.kind in PLACES and c.mode == "port":
+        p.inferred.append(_placed(c))
     return c
+
+
+def _placed(c: ComponentContext) -> str:
+    """In which folder of FastVideo a component of a kind of its own goes, and why."""
+    named = f"; FastVideo loads it as {c.module_name}" if c.module_name != c.name else ""
+    return f"{c.name} (kind {c.kind}): fastvideo/models/{c.bucket}, {PLACES[c.kind]}{named}"
 
 
 def _check_name(c: ComponentContext) -> None:

@@ -21,6 +21,7 @@ from fvport import __version__
 from fvport.errors import BlockedError, FvportError
 from fvport.spec import Component, Port
 from fvport.weights import layout, manifest, sides
+from fvport.words import module_name
 
 MARKER = ".fvport-tree.json"
 DUMPS = "_mapping"  # what fvport prototype writes: names and shapes of both sides, no part of the tree
@@ -152,6 +153,10 @@ def _plan(port: Port) -> Plan:
                 f"the release has a component {name} ({info.cls}) that port.toml does not name", todo=todo
             )
         index[name] = _component(port, plan, info, component)
+        module = module_name(name, component.kind if component else info.kind)
+        if module not in release.components and module not in index:  # where FastVideo's pipeline looks for it
+            index[module] = index[name]
+            _again(plan, info.folder, module)
     for hybrid in (c for c in port.components.values() if c.hybrid):
         _external(port, plan, hybrid)
     plan.texts["model_index.json"] = json.dumps(index, indent=2) + "\n"
@@ -197,6 +202,13 @@ def _component(port: Port, plan: Plan, info: layout.ComponentInfo, component: Co
             plan.links[path] = folder / name
     kind = component.kind if component else info.kind
     return [LIBRARY.get(kind, info.library), native or info.cls]
+
+
+def _again(plan: Plan, folder: str, module: str) -> None:
+    """What the tree holds in `folder`, in the folder `module` too."""
+    inside = f"{folder}/"
+    plan.links |= {module + k[len(folder) :]: v for k, v in plan.links.items() if k.startswith(inside)}
+    plan.texts |= {module + k[len(folder) :]: v for k, v in plan.texts.items() if k.startswith(inside)}
 
 
 def _unused_weights(folder: Path) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from fvport.scaffold.skeleton import ask
 from fvport.scaffold.skeleton.write import Writer, lists_of_blocks
 
-KINDS = ("dit", "vae")  # FastVideo builds other kinds in ways that differ from class to class
+KINDS = ("dit", "vae", "upsampler", "vocoder")  # FastVideo builds others in ways that differ from class to class
 HEADS = ("num_attention_heads", "n_heads", "num_heads")
 SIZES = ("hidden_size", "dim", "inner_dim", "embed_dim")
 HEAD_SIZES = ("attention_head_dim", "head_dim")

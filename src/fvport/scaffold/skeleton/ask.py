@@ -29,12 +29,13 @@ def tree(library: str, cls: str, config: dict[str, Any]) -> tuple[dict[str, Any]
 
 
 def _tree(library: str, cls: str, config: str) -> tuple[dict[str, Any], str]:
-    if library not in LIBRARIES or not cls:
+    root, _, inside = library.partition(".")
+    if root not in LIBRARIES or not cls:
         return {}, f"the class is not one of {' or '.join(LIBRARIES)}"
-    python, package = _environment(library)
+    python, package = _environment(root)
     if not package:
         return {}, f"{library} is not installed where the bake runs (FVPORT_ENV names an environment that has it)"
-    if not _names(package, cls):
+    if not _names(package.joinpath(*inside.split(".")) if inside else package, cls):
         return {}, f"the installed {library} has no {cls}"
     with tempfile.TemporaryDirectory(prefix="fvport-tree-") as folder:
         job, out = Path(folder, "job.json"), Path(folder, "out.json")
@@ -46,6 +47,18 @@ def _tree(library: str, cls: str, config: str) -> tuple[dict[str, Any], str]:
         except (subprocess.TimeoutExpired, OSError, ValueError):
             return {}, f"{library} gave no module tree of {cls} within {LIMIT} s"
     return found.get("tree", {}), found.get("error", "")
+
+
+def module(library: str) -> str:
+    """Where a release's word for a library leads: `ltx` is diffusers.pipelines.ltx, if the installed diffusers has it.
+
+    A model_index.json names classes that lie beside a pipeline by the pipeline's folder.
+    """
+    if library in LIBRARIES or not library.isidentifier():
+        return library
+    _, package = _environment("diffusers")
+    there = package is not None and (package / "pipelines" / library / "__init__.py").is_file()
+    return f"diffusers.pipelines.{library}" if there else library
 
 
 def _environment(library: str) -> tuple[str, Path | None]:

@@ -2,6 +2,7 @@
 {% set encoders = p.text_encoders | selectattr("config_class") | list %}
 {% set images = p.image_encoders | selectattr("config_class") | list %}
 {% set vae = p.vae if p.vae and p.vae.config_class else none %}
+{% set upsamplers = p.ported | selectattr("kind", "equalto", "upsampler") | list %}
 {% set precisions = [] %}
 {% for c in encoders %}
 {% set _ = precisions.append(c.precision or "fp32") %}
@@ -30,6 +31,12 @@ from {{ c.config_module }} import {{ c.config_class }}
 {% endfor %}
 {% if vae %}
 from {{ vae.config_module }} import {{ vae.config_class }}
+{% endif %}
+{% if upsamplers %}
+from fastvideo.configs.models.upsamplers import UpsamplerConfig
+{% for c in upsamplers | unique(attribute="config_class") %}
+from {{ c.config_module }} import {{ c.config_class }}
+{% endfor %}
 {% endif %}
 from fastvideo.configs.pipelines.base import PipelineConfig
 {% if encoders %}
@@ -106,6 +113,12 @@ def image_encoders() -> tuple[EncoderConfig, ...]:
 {% endif %}
 
 
+{% if upsamplers %}
+def upsamplers() -> tuple[UpsamplerConfig, ...]:
+    return ({% for c in upsamplers %}{{ c.config_class }}(), {% endfor %})
+
+
+{% endif %}
 {% for c in p.components if c.mode == "external" and c.kind in ("vae", "text_encoder", "image_encoder") %}
 # FVPORT-DECIDE: {{ c.name }} is external and has no config here: how does the pipeline load and call it?
 {% endfor %}
@@ -146,6 +159,9 @@ class {{ p.pipeline_config_class }}(PipelineConfig):
     text_encoder_configs: tuple[EncoderConfig, ...] = ()
     preprocess_text_funcs: tuple[Callable[[str], str], ...] = ()
     postprocess_text_funcs: tuple[Callable[[BaseEncoderOutput], torch.Tensor], ...] = ()
+{% endif %}
+{% if upsamplers %}
+    upsampler_config: tuple[UpsamplerConfig, ...] = field(default_factory=upsamplers)  # type: ignore[assignment]
 {% endif %}
 {% for c in images[:1] %}
     image_encoder_config: EncoderConfig = field(default_factory={{ c.config_class }})

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 {% set encoders = p.text_encoders | selectattr("mode", "ne", "passthrough") | list %}
-{% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="name") | list %}
+{% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="module_name") | list %}
 {% set tokenizers = encoders | map(attribute="tokenizer") | select | list %}
 {% set experts = p.components | selectattr("name", "equalto", "transformer_2") | list %}
 """{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.joins_image or p.is_sd3 else "one" }} of its own."""
