@@ -86,7 +86,7 @@ VIDEO_VAES = [
     _video(
         "wan_vae_residual_patches",  # as Wan 2.2's
         decoder_base_dim=6,
-        dim_mult=[1, 2, 4],
+        dim_mult=[1, 2, 2],
         temperal_downsample=[True, True],
         is_residual=True,
         patch_size=2,

@@ -7,12 +7,15 @@ Run by its path (`python tests/test_archetypes_video_vae.py OUT FOLDER`) it meas
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -47,10 +50,10 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "if past.first:\n            past.joined(self.time_conv, x, 2)\n        elif self.time_conv is not None:",
     ),
     "frames of a pair exchanged": (PLAIN, ".unflatten(1, (2, -1))", ".unflatten(1, (2, -1)).flip(1)"),
-    "first frame of a shortcut is the pair's first": (
+    "channels repeated as a whole": (
         PATCHED,
-        "x[:, :, self.shape[1] - 1:] if first",
-        "x[:, :, :1] if first",
+        "x.repeat_interleave(self.repeats, dim=1)",
+        "x.repeat(1, self.repeats, 1, 1, 1)",
     ),
     "first frame padded behind": (
         PATCHED,
@@ -149,6 +152,60 @@ def test_a_reused_class_is_checked_as_before() -> None:
     other.native_module = "fastvideo.models.vaes.wanvae"
     for template in ("oracle.py.jinja", "parity_test.py.jinja"):
         assert "tile" not in support.text(ARCHETYPE, template, p, other)
+
+
+@pytest.mark.parametrize(
+    ("archetype", "official", "module"),
+    [
+        (ARCHETYPE, OFFICIAL, ""),
+        ("autoencoder_kl", "diffusers:AutoencoderKL", ""),
+        ("autoencoder_kl", "diffusers:AutoencoderKL", "fastvideo.models.vaes.autoencoder_kl"),
+    ],
+)
+def test_a_call_leaves_the_tiles_as_they_were(archetype: str, official: str, module: str) -> None:
+    """Parity refuses a call that changes the native object: sides and steps of tiles are put back, also by an error."""
+    p, c = support.context(archetype, official, {}, name="vae")
+    c.native_module = module or c.native_module
+    space: dict[str, Any] = {}
+    source = support.text(archetype, "parity_test.py.jinja", p, c)
+    exec(source.replace("from fvport.models.native import", "from test_archetypes_video_vae import"), space)  # noqa: S102
+    native, tiles = Native(), 3 if archetype == "autoencoder_kl" else {"tile_sample_min_height": 3}
+    before = dict(vars(native))
+    with pytest.raises(ZeroDivisionError):
+        space["call"](native, {"video": native, "image": native, "tiles": tiles})
+    assert native.seen != before
+    assert {**vars(native), "seen": {}} == before
+
+
+@contextlib.contextmanager
+def forward_context() -> Iterator[None]:
+    yield
+
+
+class Native:
+    """What such a call touches of a model, which is itself its only input; it fails while it encodes."""
+
+    def __init__(self) -> None:
+        self.config = SimpleNamespace(block_out_channels=[1, 1])
+        self.use_tiling, self.seen, self.dtype = False, dict[str, Any](), None
+        self.tile_size = self.latent_tile_size = self.tile_latent_min_size = self.tile_sample_min_size = 64
+        self.tile_sample_min_height = 256
+
+    def parameters(self) -> Iterator[Native]:
+        return iter([self])
+
+    def to(self, _: Any) -> Native:
+        return self
+
+    def enable_tiling(self) -> None:
+        self.use_tiling = True
+
+    def disable_tiling(self) -> None:
+        self.use_tiling = False
+
+    def encode(self, _: Native) -> None:
+        self.seen = dict(vars(self))
+        raise ZeroDivisionError
 
 
 @pytest.fixture(scope="module")
