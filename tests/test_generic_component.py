@@ -164,7 +164,7 @@ with warm.session():
         more = [] if words[0] == "new" else ["--port", port]
         command = [sys.executable, "-m", "fvport.cli", *map(str, [*words, *more])]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        found.append([words[0], words[1], done.returncode, (done.stdout + done.stderr)[-3000:]])
+        found.append([" ".join(map(str, words[:2])), done.returncode, (done.stdout + done.stderr)[-3000:]])
         if done.returncode and words[0] != "check":
             break
 (folder / "out.json").write_text(json.dumps(found))
@@ -180,4 +180,4 @@ def test_mapping_keys_and_config_are_green_at_once(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = json.loads((tmp_path / "out.json").read_text())
-    assert [step[2] for step in steps] == [0] * 7, steps[-1]
+    assert [code for _, code, _ in steps] == [0] * 7, steps[-1]
