@@ -250,3 +250,18 @@ def test_shared_words_are_the_questions_words() -> None:
     asked = json.loads((REPO / "cookiecutter.json").read_text())["workload_type"]
     assert tuple(asked) == ("auto", *known.WORKLOADS)
     assert T5["num_layers"] == 2
+
+
+def test_a_transformer_that_no_pipeline_was_tried_with_is_told() -> None:
+    """Text to video of another class than Wan's: the bake says what its denoising stage hands over."""
+    from types import SimpleNamespace
+
+    from fvport.scaffold import covered
+
+    def told(cls: str) -> list[str]:
+        p = SimpleNamespace(is_generated=True, dit=SimpleNamespace(official_class=cls), unknown=[])
+        covered.say(p)
+        return p.unknown
+
+    assert told("WanTransformer3DModel") == []
+    assert "packed tokens" in told("LTXVideoTransformer3DModel")[0]

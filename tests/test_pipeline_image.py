@@ -15,7 +15,7 @@ from bake_helpers import DIT, WAN, bake, release
 from fvport import spec
 from fvport.checks import pipeline, ssim
 from fvport.errors import BlockedError
-from fvport.parity import generation, pictures, walk
+from fvport.parity import generation, pictures, walk, walk_floors
 
 JOINED = {**DIT, "in_channels": 36, "image_dim": 24, "added_kv_proj_dim": 48}
 TOWER = {"architectures": ["CLIPVisionModel"], "model_type": "clip_vision_model", "hidden_size": 24, "image_size": 32}
@@ -148,7 +148,7 @@ def record(image: float = 1.0, channels: float = 1.0, tokens: bool = True, joine
 
 
 OFFICIAL = record()
-FLOORS = walk.measure_floors(OFFICIAL, {k: v * (1 + 2.0**-23) for k, v in OFFICIAL.items()})
+FLOORS = walk_floors.measure_floors(OFFICIAL, {k: v * (1 + 2.0**-23) for k, v in OFFICIAL.items()})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 from fvport import __version__
 from fvport.errors import UsageError
-from fvport.scaffold import calls, components, conversion, facts, validate
+from fvport.scaffold import calls, components, conversion, covered, facts, validate
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.literals import oneline
 from fvport.weights import layout
@@ -257,7 +257,7 @@ def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortCont
     components.choose(p, validate.overrides(answers["components"]))
     calls.choose(p)
     _precision(p)
-    _say_what_no_check_covers(p)
+    covered.say(p)
     _say_what_is_unknown(p)
     return p
 
@@ -336,39 +336,6 @@ def _said(text: str, video: bool | None) -> str:
         if fits and re.search(pattern, text):
             return workload
     return ""
-
-
-def _say_what_no_check_covers(p: PortContext) -> None:
-    """A workload that the media checks cannot run yet is said at once, not after a day's work."""
-    if p.is_generated:
-        return
-    if p.workload == "t2i":
-        p.unknown.append(
-            "The checks pipeline, ssim and example are proven on text to video, Wan's image to video and Stable "
-            "Diffusion 3 with three text encoders; other text to image is untried."
-        )
-        return
-    if p.takes_image:
-        p.unknown.append(
-            f"The checks pipeline, ssim and example cover text to video and Wan's image to video, not {p.workload} of "
-            f"{p.official_pipeline or 'this pipeline'} yet: both sides are given the image, and no stage of the "
-            "generated pipeline uses it, so they cannot pass before it is written."
-        )
-        p.decisions.append("which stages make the image of a call into conditioning: the pipeline's file says where")
-        return
-    takes = {"i": "image", "v": "video"}.get(p.workload[0], "")
-    gives = "sound is not measured yet" if p.is_audio else ""
-    why = " and ".join(filter(None, (f"no {takes} is handed to either side yet" if takes else "", gives)))
-    p.unknown.append(
-        f"The checks pipeline, ssim and example cover text to video, not {p.workload} ({why}): they cannot pass, and "
-        "the gate stays shut. Components, mapping, keys, config and conversion are checked as for any workload."
-    )
-    if takes:
-        p.decisions.append(
-            f"how the {takes} of a call reaches both sides: the call in oracle.py, the pipeline's stages, the example"
-        )
-    else:
-        p.decisions.append("how the sound of both sides is compared: the ssim check has no measure for it yet")
 
 
 def _precision(p: PortContext) -> None:

@@ -119,7 +119,7 @@ def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input:
         )
         project = output_dir / str(made["cookiecutter"]["model_slug"])
         if project.exists() or project.is_symlink():  # said before anything is worked out, which takes longer
-            raise OutputDirExistsException(f'"{project}" exists already')
+            raise OutputDirExistsException(f'"{project}" already exists')
         try:
             return str(generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir)))
         except BaseException:

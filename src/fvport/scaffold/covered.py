@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a bake says of the checks that run whole pipelines: which calls they went through, which nobody tried."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fvport.scaffold.context import PortContext
+
+TRIED = ("", "WanTransformer3DModel", "SD3Transformer2DModel")  # denoisers whose generated pipeline passed a whole gate
+
+
+def say(p: PortContext) -> None:
+    """A workload that the media checks cannot run yet is said at once, not after a day's work."""
+    if p.is_generated:
+        _say_what_is_untried(p)
+        return
+    if p.workload == "t2i":
+        p.unknown.append(
+            "The checks pipeline, ssim and example are proven on text to video, Wan's image to video and Stable "
+            "Diffusion 3 with three text encoders; other text to image is untried."
+        )
+        return
+    if p.takes_image:
+        p.unknown.append(
+            f"The checks pipeline, ssim and example cover text to video and Wan's image to video, not {p.workload} of "
+            f"{p.official_pipeline or 'this pipeline'} yet: both sides are given the image, and no stage of the "
+            "generated pipeline uses it, so they cannot pass before it is written."
+        )
+        p.decisions.append("which stages make the image of a call into conditioning: the pipeline's file says where")
+        return
+    takes = {"i": "image", "v": "video"}.get(p.workload[0], "")
+    gives = "sound is not measured yet" if p.is_audio else ""
+    why = " and ".join(filter(None, (f"no {takes} is handed to either side yet" if takes else "", gives)))
+    p.unknown.append(
+        f"The checks pipeline, ssim and example cover text to video, not {p.workload} ({why}): they cannot pass, and "
+        "the gate stays shut. Components, mapping, keys, config and conversion are checked as for any workload."
+    )
+    if takes:
+        p.decisions.append(
+            f"how the {takes} of a call reaches both sides: the call in oracle.py, the pipeline's stages, the example"
+        )
+    else:
+        p.decisions.append("how the sound of both sides is compared: the ssim check has no measure for it yet")
+
+
+def _say_what_is_untried(p: PortContext) -> None:
+    """Text to video of another transformer than those tried: the stage calls it as Wan's is called."""
+    cls = p.dit.official_class if p.dit else ""
+    if cls not in TRIED:
+        p.unknown.append(
+            f"The denoising stage hands latents (batch, channels, frames, height, width), a timestep and text to {cls} "
+            "as Wan's text to video does, on which the checks pipeline, ssim and example are proven; what takes packed "
+            "tokens, sizes or more needs them made in that stage first."
+        )
