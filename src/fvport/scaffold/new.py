@@ -118,7 +118,7 @@ def _cookiecutter(root: Path, given: dict[str, str], output_dir: Path, no_input:
             _template=str(root), _output_dir=str(output_dir.absolute()), _repo_dir=str(root), _checkout=None
         )
         project = output_dir / str(made["cookiecutter"]["model_slug"])
-        if project.exists() or project.is_symlink():  # said before anything is worked out, which takes longer
+        if project.exists() or project.is_symlink():  # said before anything is rendered
             raise OutputDirExistsException(f'"{project}" already exists')
         try:
             return str(generate_files(repo_dir=str(root), context=made, output_dir=str(output_dir)))
