@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where two models part: the first pair of modules whose own computation differs, and what kind of fault it is.
 
-`examine` works on any two torch models: the official one as its record on disk (`oracle.activations`), the native one
+`examine` works on any two torch models: the official one as its record on disk (`activations.record`), the native one
 in this process. It leaves no hook, patch or changed value behind.
 """
 
