@@ -57,6 +57,20 @@ def run(command: Sequence[object], *, cwd: Path | None = None, env: Mapping[str,
     return Run(seconds, max(peak[0], highest / 1024), process.returncode, output)
 
 
+def here(call: Callable[[], object]) -> Run:
+    """The same figures for a function of this process: `peak_mb` is the process's whole tree while it runs."""
+    peak, done = [0.0], threading.Event()
+    watcher = threading.Thread(target=_watch, args=(os.getpid(), peak, done), daemon=True)
+    watcher.start()
+    start = time.perf_counter()
+    call()
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    last = sum(_proportional_mb(pid) for pid in tree(os.getpid()))  # a call shorter than a look is still seen
+    return Run(seconds, max(peak[0], last), 0, "")
+
+
 def _watch(root: int, peak: list[float], done: threading.Event) -> None:
     pause, began = INTERVAL, time.perf_counter()
     while not done.wait(pause):
