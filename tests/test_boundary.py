@@ -169,6 +169,13 @@ FAULTS = [
     ("FV318", NATIVE, "EntryClass", "import inspect\nX = inspect.stack()\nEntryClass", "uses inspect.stack"),
     ("FV315", NATIVE, "EntryClass", "x = torch.nn.functional.scaled_dot_product_attention\nEntryClass", "scaled_dot"),
     ("FV315", NATIVE, "EntryClass", "x = LocalAttention\nEntryClass", "DistributedAttention"),
+    (
+        "FV315",
+        NATIVE,
+        "EntryClass",
+        "# no DistributedAttention: x\nx = LocalAttention\nEntryClass",
+        "DistributedAttention",
+    ),
 ]
 
 
@@ -178,6 +185,15 @@ def test_fault(port: Port, rule: str, path: str, old: str, new: str, said: str) 
     g.edit(port, path, old, new)
     found = red(port)
     assert said in found.get(rule, f"{rule} is green, red are {found}")
+
+
+def test_a_reason_stands_for_the_layer_that_is_not_needed(port: Port) -> None:
+    """FV315: a linear-attention transformer says in a line why LocalAttention is its only layer; torch's stay red."""
+    line = "# no DistributedAttention: the attention over the sequence is linear"
+    g.edit(port, NATIVE, "EntryClass", f"{line}\nx = LocalAttention\nEntryClass")
+    assert "FV315" not in red(port)
+    g.edit(port, NATIVE, line, f"{line}\ny = torch.nn.functional.scaled_dot_product_attention")
+    assert "SDPAMetadata" in next(i.todo for i in run_check(port, "boundary").items if i.name.startswith("FV315 "))
 
 
 def test_secret_is_not_repeated(port: Port) -> None:

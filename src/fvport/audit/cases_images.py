@@ -249,6 +249,7 @@ def zimage() -> list[Case]:
         base.variant("exact", "a caption of a multiple of 32: no padding", inputs=inputs(((8, 16),), (32,))),
         base.variant("theta", "rope_theta 10000, t_scale 500", config={"rope_theta": 10000.0, "t_scale": 500.0}),
         base.variant("no_qk_norm", "qk_norm false, norm_eps 1e-6", config={"qk_norm": False, "norm_eps": 1e-6}),
+        base.variant("norm_eps", "norm_eps 1e-3 with qk_norm", config={"norm_eps": 1e-3}),
     ]
 
 

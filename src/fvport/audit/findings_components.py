@@ -198,6 +198,17 @@ FINDINGS = [
         ),
     ),
     Finding(
+        "FV-D14",
+        "Z-Image: norm_eps reaches the norms of queries and keys",
+        "The official attention keeps 1e-5 in its query and key norms whatever norm_eps says; the native one takes "
+        "norm_eps. At the release's 1e-5 both sides agree.",
+        Place(f"{D}.transformer_z_image:ZImageTransformerBlock.__init__", "eps=1e-5"),
+        Place(f"{N}.dits.zimage:ZImageTransformerBlock.__init__", "qk_norm, norm_eps)"),
+        ("z_image/norm_eps",),
+        "leave the attention its own default, 1e-5",
+        (Edit(f"{N}.dits.zimage:ZImageTransformerBlock.__init__", "qk_norm, norm_eps)", "qk_norm)"),),
+    ),
+    Finding(
         "FV-V01",
         "HunyuanVideo's VAE cannot take a batch of two",
         "The causal mask is [batch, n, n] where attention takes it as [heads, n, n].",

@@ -335,11 +335,21 @@ def attention_layers(s: Sources) -> Iterator[Finding]:
         for node in source.nodes:
             name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
             if name in own:
-                yield Finding(_at(source, getattr(node, "lineno", 1)), f"calls {name}", component=c.name)
+                yield Finding(_at(source, getattr(node, "lineno", 1)), f"calls {name}", _ATTEND, component=c.name)
         used = {node.id for node in source.nodes if isinstance(node, ast.Name)}
-        if "LocalAttention" in used and "DistributedAttention" not in used:
+        told = _NOT_FULL.search(source.text or "")
+        if "LocalAttention" in used and "DistributedAttention" not in used and not told:
             what = "has LocalAttention alone: full-sequence self-attention needs DistributedAttention"
-            yield Finding(source.path, what, component=c.name)
+            todo = "Where no softmax attention goes over the whole sequence, say why: # no DistributedAttention: REASON"
+            yield Finding(source.path, what, todo, component=c.name)
+
+
+_ATTEND = (
+    "Self-attention over the sequence goes through DistributedAttention, other attention through LocalAttention; a "
+    "mask goes there as set_forward_context(..., attn_metadata=SDPAMetadata(current_timestep=0, attn_mask=mask))"
+)
+# A linear-attention or windowed transformer has no softmax attention over the sequence; only a person can say so.
+_NOT_FULL = re.compile(r"#\s*no DistributedAttention:\s*\S+\s+\S+")
 
 
 # --- what would make the evidence worthless --------------------------------------------------------------------------
