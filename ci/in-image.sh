@@ -21,6 +21,20 @@ read -ra engine_flags <<<"${FVPORT_ENGINE_FLAGS:-}"
 read -ra build_flags <<<"${FVPORT_BUILD_FLAGS:-}"
 read -ra run_flags <<<"${FVPORT_RUN_FLAGS:-}"
 engine() { "$docker" "${engine_flags[@]}" "$@"; }
+# What the engine could not do (125: no container; any failed build) is tried again, twice at most, and said. What ran
+# inside never is: a red check stays red.
+again() { # again CODES COMMAND...: CODES is a pattern of exit codes
+  local try code
+  for try in 1 2 3; do
+    code=0
+    engine "${@:2}" || code=$?
+    # shellcheck disable=SC2053 # a pattern
+    [[ $try -lt 3 && $code == $1 ]] || return "$code"
+    echo "in-image.sh: $docker $2 ended with $code, which is the machine's trouble and not the port's: again ($try of 2)" |
+      tee -a "${GITHUB_STEP_SUMMARY:-/dev/null}" >&2
+    sleep "${FVPORT_RETRY_SECONDS:-20}"
+  done
+}
 
 command -v "$docker" >/dev/null || { echo "in-image.sh: $docker is not on this machine (DOCKER names another)" >&2; exit 2; }
 gpu=; [[ -e /dev/nvidiactl ]] && gpu=yes
@@ -34,7 +48,7 @@ if [[ -z $image ]]; then
   image=localhost/alignment-gate-$device:$(sha256sum <<<"$text" | cut -c1-12)
   if ! engine image inspect "$image" >/dev/null 2>&1; then
     [[ -n ${FVPORT_SOURCE:-} ]] && build_flags+=("--build-arg=FVPORT_SOURCE=$FVPORT_SOURCE")
-    engine build "${build_flags[@]}" "--build-arg=DEVICE=$device" -t "$image" "$folder"
+    again "[1-9]*" build "${build_flags[@]}" "--build-arg=DEVICE=$device" -t "$image" "$folder"
   fi
 fi
 
@@ -64,4 +78,4 @@ if [[ $(id -u) -ne 0 ]]; then
   [[ $(basename "$docker") == podman ]] && run_flags+=(--userns=keep-id)
 fi
 [[ $device == cuda ]] && run_flags+=(--gpus=all --shm-size=8g)
-engine run "${run_flags[@]}" "$image" "$@"
+again 125 run "${run_flags[@]}" "$image" "$@"

@@ -204,6 +204,32 @@ def in_image(folder: Path, *words: str, **env: str) -> subprocess.CompletedProce
 
 
 @pytest.mark.parametrize(
+    ("codes", "ended", "tries"),
+    [
+        ("125 0", 0, 2),  # the engine's own trouble passes
+        ("125 125 125 0", 125, 3),  # twice again at most
+        ("1 0", 1, 1),  # a red check is not asked again
+        ("3 0", 3, 1),
+        ("125 1 0", 1, 2),
+        ("137 0", 137, 1),  # killed while it ran: its code, its memory, its time
+    ],
+)
+def test_only_the_engines_own_trouble_is_tried_again(port: Path, codes: str, ended: int, tries: int) -> None:
+    """125 says that no container came to be: again, twice at most, and said. Whatever ran inside has its one try."""
+    engine, left, summary = (port.parent / name for name in ("engine", "left", "summary"))
+    engine.write_text('#!/bin/sh\nset -- $(cat "$LEFT")\necho run\ncode=$1\nshift\necho "$@" > "$LEFT"\nexit "$code"\n')
+    engine.chmod(0o755)
+    left.write_text(codes)
+    given = {**os.environ, "DEVICE": "cpu", "DOCKER": str(engine), "IMAGE": "some:tag", "LEFT": str(left)}
+    given |= {"FVPORT_RETRY_SECONDS": "0", "GITHUB_STEP_SUMMARY": str(summary)}
+    command = ["bash", str(ROOT / "ci" / "in-image.sh"), "keys"]
+    done = subprocess.run(command, cwd=port, env=given, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("run")) == (ended, tries)
+    assert done.stderr.count("not the port's: again") == tries - 1
+    assert (summary.read_text().count("again") if summary.exists() else 0) == tries - 1
+
+
+@pytest.mark.parametrize(
     ("env", "wanted"),
     [
         ({"NETWORK": "none"}, ["--read-only", "--network=none", "--tmpfs=/tmp", "--rm"]),
