@@ -118,7 +118,7 @@ def test_weights_are_the_committed_locks() -> None:
     for job in ("check", "verdict"):
         env = parsed("port")["jobs"][job]["env"]
         assert env["FVPORT_LOCKED"] == "yes"
-        assert env["FVPORT_COMMIT"] == "${{ inputs.commit || github.sha }}"  # a check's records and the verdict name the same run
+        assert env["FVPORT_COMMIT"] == "${{ inputs.commit || github.sha }}"  # records and verdict name one commit
         assert env["FVPORT_RUN"] == "github-${{ github.run_id }}"
     head = rendered().partition("\nname:")[0]
     assert all(word in head for word in ("hub", "FVPORT_WEIGHTS", "port.lock.json", "FVPORT_SOURCE", "gated"))
