@@ -111,6 +111,8 @@ def test_a_dtype_that_fastvideo_cannot_compute_in_is_said(tmp_path: Path) -> Non
         ("WanPipeline", "Wan image to video edit I2V", "", "t2v", "the call of WanPipeline"),
         ("WanImageToVideoPipeline", "A T2V model", "", "i2v", "WanImageToVideoPipeline"),
         ("FluxPipeline", "Video maker I2V", "", "t2i", "the call of FluxPipeline"),
+        ("SanaVideoPipeline", "Plain", "", "t2v", "the call of SanaVideoPipeline"),  # frames, not num_frames
+        ("LattePipeline", "Plain", "", "t2v", "the call of LattePipeline"),  # video_length
         ("NewImageToVideoPipeline", "Some T2V", "", "i2v", "the class NewImageToVideoPipeline"),
         ("", "Plain", "Some-Org/Thing-I2V", "i2v", "the hub id Some-Org/Thing-I2V"),
         ("", "Thing T2I", "", "t2i", "the model's name Thing T2I"),

@@ -148,7 +148,7 @@ def port(tmp_path: Path) -> Port:
 
 NATIVE = {
     "registered": {"toy_default": {"defaults": {"height": 32}, "workload": "t2v"}},
-    "fields": ["height", "guidance_scale", "negative_prompt"],
+    "fields": ["height", "guidance_scale", "negative_prompt", "num_frames"],
 }
 
 
@@ -165,6 +165,7 @@ NATIVE = {
         ({"height": 32}, {"height": 48}, "ToyPipeline.__call__ says 48"),
         ({"height": 32, "guidance_scale": 3.0}, {"height": 32, "guidance_scale": 5.0}, "guidance_scale is 3.0"),
         ({"height": 32, "heigth": 3}, {"height": 32}, "SamplingParam has no field heigth"),
+        ({"height": 32, "num_frames": 81}, {"height": 32, "frames": 49}, "num_frames is 81"),
     ],
 )
 def test_presets(port: Port, defaults: Any, signature: Any, said: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from fvport.contract import tokens
 from fvport.evidence import Item
 from fvport.spec import Component, Port
+from fvport.words import FRAMES
 
 Json = dict[str, Any]
 REWRITTEN = ("_class_name", "architectures")  # what the load tree says anew, so that FastVideo finds the port's class
@@ -246,6 +247,8 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
     if not native:
         return [Item("presets", "fail", "FastVideo gave no presets for this model")]
     found: list[tuple[str, str]] = []
+    named = [signature[name] for name in FRAMES if name in signature]  # Sana Video's call says frames
+    signature = {**signature, "num_frames": named[0]} if named else signature
     registered = native["registered"]
     for name, values in port.presets.items():
         full = next((n for n in (f"{port.slug}_{name}", name) if n in registered), "")

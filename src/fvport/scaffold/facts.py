@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fvport.words import FRAMES
+
 HERE = Path(__file__).parent
 BUCKETS = ("dits", "vaes", "encoders", "schedulers", "upsamplers", "audio")
 CALL_KEYS = (
@@ -44,7 +46,10 @@ def fastvideo() -> dict[str, Any]:
 
 @cache
 def pipelines() -> dict[str, Any]:
-    """{version, pipelines: {class: {call: {argument: default}, inputs: [media argument]}}} of diffusers' signatures."""
+    """{version, pipelines: {class: {call: {argument: default}, inputs: [media argument]}}} of diffusers' signatures.
+
+    `frames` is there where the call names the number of frames otherwise; `call` has it as num_frames all the same.
+    """
     return _table("diffusers_facts.json")
 
 
@@ -190,7 +195,16 @@ def _signature(call: ast.FunctionDef) -> dict[str, Any]:
         if arg.arg in CALL_KEYS:
             default = defaults.get(arg.arg)
             values[arg.arg] = default.value if isinstance(default, ast.Constant) else None
-    return {"call": values, "inputs": [arg.arg for arg in args if arg.arg in MEDIA_INPUTS]}
+    names = [arg.arg for arg in args if arg.arg in FRAMES[1:]]
+    if names and "num_frames" not in values:
+        default = defaults.get(names[0])
+        values["num_frames"] = default.value if isinstance(default, ast.Constant) else None
+        return {"call": values, "inputs": _media(args), "frames": names[0]}
+    return {"call": values, "inputs": _media(args)}
+
+
+def _media(args: list[ast.arg]) -> list[str]:
+    return [arg.arg for arg in args if arg.arg in MEDIA_INPUTS]
 
 
 def _dump(name: str, data: dict[str, Any]) -> None:
