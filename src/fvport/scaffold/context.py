@@ -159,6 +159,11 @@ class PortContext:
         return self.workload in ("i2v", "i2i")
 
     @property
+    def frames_argument(self) -> str:
+        """What the official call names num_frames; '' where it has that name."""
+        return str(facts.pipeline(self.official_pipeline).get("frames", ""))
+
+    @property
     def joins_image(self) -> bool:
         """Wan's way from image to video: mask and encoded picture are channels beside the noise. Its stages are known.
 
