@@ -9,21 +9,18 @@ record stays there. It says nothing of the other blocks, and the port's gate doe
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from fvport import checks, spec
+from fvport import checks
 from fvport import evidence as ev
 from fvport.errors import BlockedError, UsageError
 from fvport.evidence import Evidence
-from fvport.parity import blocks_cut
+from fvport.parity import beside, blocks_cut
 from fvport.spec import Component, Port
 from fvport.tiny import overrides
 from fvport.tiny import release as releases
-from fvport.weights import convert, lockfile
-
-ASIDE = (".fvport", ".git", "official_weights", "converted_weights", "__pycache__", "node_modules")
+from fvport.weights import lockfile
 
 
 def parse(text: str) -> list[int]:
@@ -60,37 +57,14 @@ def run(port: Port, check: str, blocks: str, options: checks.Options) -> Evidenc
 
 
 def make(port: Port, component: Component, asked: list[int]) -> tuple[Port, blocks_cut.Cut]:
-    """(the port beside, what was cut). What was there of an earlier run is replaced."""
-    root = port.state / "blocks" / component.name
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    ignore = shutil.ignore_patterns(*ASIDE)
-    for entry in sorted(port.root.iterdir()):
-        if entry.name in ASIDE:
-            continue
-        if entry == port.reference:  # the official code, a clone at its commit: only read
-            (root / entry.name).symlink_to(entry)
-        elif entry.is_dir():
-            how = _linked if entry.name == "fastvideo" else shutil.copy2
-            shutil.copytree(entry, root / entry.name, ignore=ignore, copy_function=how, symlinks=True)
-        else:
-            shutil.copy2(entry, root / entry.name)
-    twin = spec.parse(root / port.file.relative_to(port.root))
-    if (own := port.state / "oracle-env").is_dir():
-        twin.state.mkdir(exist_ok=True)
-        (twin.state / own.name).symlink_to(own.resolve())
-    cut = _release(port, twin, component, asked)
-    _locked(port, twin, component)
-    convert.build_load_tree(twin, verify=False)
-    return twin, cut
+    """(the port beside, what was cut)."""
 
+    def release(twin: Port) -> blocks_cut.Cut:
+        cut = _release(port, twin, component, asked)
+        _locked(port, twin, component)
+        return cut
 
-def _linked(source: str, target: str) -> None:
-    """FastVideo's tree is only read: the same bytes under another name, copied where that cannot be."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    return beside.make(port, port.state / "blocks" / component.name, release)
 
 
 def _release(port: Port, twin: Port, component: Component, asked: list[int]) -> blocks_cut.Cut:

@@ -23,6 +23,7 @@ def check(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="ssim: write draft references.")] = False,
     blocks: Annotated[str, typer.Option(help="parity of one component: only these blocks, such as 0,1,-1.")] = "",
+    scale: Annotated[str, typer.Option(help="full, or tiny: keys to parity on a tiny twin of the release.")] = "full",
     as_json: Json = False,
 ) -> None:
     """Run one check of the alignment gate and leave its evidence: fvport check parity transformer"""
@@ -30,7 +31,11 @@ def check(
     from fvport.report import terminal
 
     options = checks.Options(components=tuple(components or ()), device=device, extra={"bootstrap": bootstrap})
-    if blocks:
+    if scale != "full":
+        from fvport.parity import tiny_scale
+
+        record = tiny_scale.asked(load(port), name, scale, blocks, options)
+    elif blocks:
         from fvport.parity import blocks as some
 
         record = some.run(load(port), name, blocks, options)
