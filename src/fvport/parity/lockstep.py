@@ -10,7 +10,7 @@ a submodule that is given something else, although all before it answered offici
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from fvport.parity.pairs import Pairs
 
 FACTOR = 3.0
 ULP = {"torch.float32": 2.0**-23, "torch.bfloat16": 2.0**-8, "torch.float16": 2.0**-11}
+GROWN = 2.0  # a healthy run's finding is another one when it is so many times as large
+Ignore = frozenset[str] | Mapping[str, float]
 Run = Callable[[Any], None]  # runs the native side of one case inside a context
 
 
@@ -102,10 +104,10 @@ def forced(
     run: Run,
     *,
     keep: set[str] | None = None,
-    near: float = record.NEAR,
+    wide: frozenset[str] = frozenset(),
 ) -> tuple[list[Boundary], dict[str, Any]]:
     """Every paired boundary in order of ending; and the kept arguments {name: (args, kwargs, official outputs)}."""
-    hooks = record.Forced(root, store, pairs.partners, set(pairs.pairs), keep, near)
+    hooks = record.Forced(root, store, pairs.partners, set(pairs.pairs), keep, wide)
     run(hooks)
     found = [_boundary(name, call, result, pairs, official) for (name, call), result in hooks.results.items()]
     return sorted(found, key=lambda b: b.ended), hooks.kept
@@ -143,8 +145,11 @@ def dtype_of(official: dict[str, Any], name: str) -> str:
     return str(rows[0][1]["dtype"]) if rows else "torch.float32"
 
 
-def findings(boundaries: list[Boundary], ignore: frozenset[str] = frozenset()) -> list[Finding]:
-    """What differs by itself, in the order in which it happened; one finding a module."""
+def findings(boundaries: list[Boundary], ignore: Ignore = frozenset()) -> list[Finding]:
+    """What differs by itself, in the order in which it happened; one finding a module.
+
+    `ignore`: `marks` are left out whatever they say now, `sizes` only where they are no larger than they were.
+    """
     names = {b.native for b in boundaries}
     found = []
     for b in boundaries:
@@ -155,15 +160,16 @@ def findings(boundaries: list[Boundary], ignore: frozenset[str] = frozenset()) -
             found.append(Finding(b.native, b, time=b.ended))
     first: dict[str, Finding] = {}
     for finding in sorted(found, key=lambda f: f.time):
-        if finding.mark not in ignore:
+        if not _ignored(finding, ignore):
             first.setdefault(finding.mark, finding)
     return list(first.values())
 
 
-def climb(first: Finding, boundaries: list[Boundary], again: Callable[[], list[Boundary]]) -> Finding:
+def climb(first: Finding, boundaries: list[Boundary], again: Callable[[str], list[Boundary]]) -> Finding:
     """The same finding at the place where a far input came from, if the official input takes it away.
 
-    `again()` is a pass in which far inputs are replaced too. Without far inputs around the finding it is not made.
+    `again(name)` is a pass in which the far inputs of this module are replaced too; the outermost is tried first, as a
+    far input that is only written in another way takes nothing away. Without far inputs there is no pass.
     """
     last = {b.native: b for b in reversed(boundaries)}
     name, far = first.native, []
@@ -171,12 +177,24 @@ def climb(first: Finding, boundaries: list[Boundary], again: Callable[[], list[B
         if name in last and last[name].far_inputs:
             far.append(last[name])
         name = parent(name, set(last))
-    if not far or any(f.mark == first.mark for f in findings(again())):
-        return first
-    outermost = far[-1]
-    label = max(outermost.far_inputs, key=lambda x: outermost.inputs[x])
-    home = parent(outermost.native, set(last))
-    return Finding(home, outermost, outermost.native or "(root)", label, outermost.began, given=label)
+    for source in reversed(far):
+        if any(f.mark == first.mark for f in findings(again(source.native))):
+            continue
+        label = max(source.far_inputs, key=lambda x: source.inputs[x])
+        home = parent(source.native, set(last))
+        return Finding(home, source, source.native or "(root)", label, source.began, given=label)
+    return first
+
+
+def _ignored(finding: Finding, ignore: Ignore) -> bool:
+    if finding.mark not in ignore:
+        return False
+    return not isinstance(ignore, Mapping) or finding.size <= GROWN * ignore[finding.mark]
+
+
+def sizes(found: list[Finding]) -> dict[str, float]:
+    """Findings of a healthy run and how large they were: a larger one at the same place is no longer healthy."""
+    return {f.mark: f.size for f in found}
 
 
 def marks(found: list[Finding]) -> frozenset[str]:

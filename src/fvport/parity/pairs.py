@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+LISTS = ("ModuleList", "ModuleDict")
 WORDLESS = re.compile(r"(fastvideo|fp32|torch|module|\d|_)", re.IGNORECASE)
 
 
@@ -68,7 +69,7 @@ def sources(rules: Any, official: Iterable[str], native: Iterable[str]) -> dict[
 def pair(official: Mapping[str, Any], native: Mapping[str, Any], placed: Sources, called: Iterable[str] = ()) -> Pairs:
     """`official`, `native`: what `record.about` says of each side's modules. `called`: official ones that ran."""
     result = Pairs()
-    _by_own_parameters(result, official, native, placed)
+    _by_own_parameters(result, official, native, _of_callers(placed, official, set(called)))
     _containers(result, official, native, placed, set(called) or set(official))
     result.pairs.setdefault("", Pair("", ("",), "root"))
     _by_structure(result, official, native)
@@ -78,6 +79,17 @@ def pair(official: Mapping[str, Any], native: Mapping[str, Any], placed: Sources
     result.unpaired_native = [name for name in native if name not in result.pairs]
     result.unpaired_official = [name for name in official if name not in taken]
     return result
+
+
+def _of_callers(placed: Sources, official: Any, called: set[str]) -> Sources:
+    """A tied parameter by its name in the module that ran: an embedding that only lends its weight computes nothing."""
+    heirs: dict[str, str] = {}
+    for name, about in official.items():
+        if name in called:
+            for own, first in about.get("tied", {}).items():
+                if _owner(first) not in called:
+                    heirs.setdefault(first, f"{name}.{own}")
+    return {target: [heirs.get(source, source) for source in found] for target, found in placed.items()}
 
 
 def _owner(parameter: str) -> str:
@@ -103,7 +115,9 @@ def _by_own_parameters(result: Pairs, official: Any, native: Any, placed: Source
 
 def _containers(result: Pairs, official: Any, native: Any, placed: Sources, called: set[str]) -> None:
     under_native: dict[frozenset[str], list[str]] = {}
-    for name in native:
+    for name, about in native.items():
+        if about["class"] in LISTS:  # never called: there is nothing to compare it by
+            continue
         if name not in result.pairs and (held := frozenset(p for p in placed if _inside(p, name))):
             under_native.setdefault(held, []).append(name)
     target_of = {source: target for target, found in placed.items() for source in found}

@@ -10,6 +10,7 @@ summed. The norm of the difference of two sketches estimates the norm of the dif
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -138,9 +139,13 @@ def replace(value: Any, by_id: dict[int, Any]) -> Any:
                 value[key] = new
         return value
     if not isinstance(value, (str, int, float, bool, type(None), type)) and hasattr(value, "__dict__"):
-        for key, item in list(vars(value).items()):
-            if torch.is_tensor(item) and id(item) in by_id:
-                setattr(value, key, by_id[id(item)])
+        new = {k: by_id[id(t)] for k, t in vars(value).items() if torch.is_tensor(t) and id(t) in by_id}
+        if new and getattr(type(value), "__dataclass_params__", None) and type(value).__dataclass_params__.frozen:
+            value = copy.copy(value)
+            vars(value).update(new)
+            return value
+        for key, item in new.items():
+            setattr(value, key, item)
     return value
 
 

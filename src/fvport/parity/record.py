@@ -171,8 +171,9 @@ class Recorder(_Hooks):
 class Forced(_Hooks):
     """`partners(name)` names the other record's modules whose outputs, joined, are this one's (usually one).
 
-    An input further off than `NEAR` is left as it is: the two sides may write it in two ways (complex numbers, or
-    sines and cosines); if it is wrong, the output is too.
+    An input further off than `NEAR` is left as it is, but in the modules of `wide`: the two sides may write it in two
+    ways (complex numbers, or sines and cosines); if it is wrong, the output is too. A sum that is handed on as two
+    tensors (a stream and its residual) is compared as the sum, and its first part replaced.
 
     `results[(name, call)]` = {"inputs": [[label, measures]], "output": measures or None, "began", "ended"}.
     `keep`: names whose arguments are kept (`kept[name]`), with the other record's values in them.
@@ -185,10 +186,10 @@ class Forced(_Hooks):
         partners: Callable[[str], tuple[str, ...]],
         names: set[str],
         keep: set[str] | None = None,
-        near: float = NEAR,
+        wide: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(root, names)
-        self.store, self.partners, self.keep, self.near = store, partners, keep or set(), near
+        self.store, self.partners, self.keep, self.wide = store, partners, keep or set(), wide
         self.clock = 0
         self.results: dict[tuple[str, int], dict[str, Any]] = {}
         self.kept: dict[str, tuple[Any, Any, Any]] = {}
@@ -224,10 +225,11 @@ class Forced(_Hooks):
                 differs = bool((tensor != other.to(tensor)).any())
                 result["inputs"].append([label, dict.fromkeys(probe.MEASURES, float(differs))])
                 continue
-            found = _measure(tensor, other)
+            rest = _rest(tensor, own, other)
+            found = _measure(_sum(tensor, rest), other)
             result["inputs"].append([label, found])
-            if found["rel_l2"] <= self.near:
-                swap[id(tensor)] = other.to(tensor.device, tensor.dtype)
+            if found["rel_l2"] <= NEAR or name in self.wide:
+                swap[id(tensor)] = _part(other, rest, tensor)
         args, kwargs = probe.replace(args, swap), probe.replace(dict(kwargs), swap)
         if name in self.keep and name not in self.kept:
             self.kept[name] = (args, kwargs, self.others(name, call, "out"))
@@ -238,16 +240,39 @@ class Forced(_Hooks):
         self.clock += 1
         result = self.results[name, call]
         result["ended"] = self.clock
-        matched, _ = match(probe.flatten(output, "out"), others)
+        every = probe.flatten(output, "out")
+        matched, _ = match(every, others)
         if not matched:
             result["output"] = None
             return None
-        found = [(label, _measure(own, other)) for label, own, other in matched]
+        rests = [_rest(own, every, other) for _, own, other in matched]
+        found = [
+            (label, _measure(_sum(own, rest), other)) for (label, own, other), rest in zip(matched, rests, strict=True)
+        ]
         result["output"] = {m: max(f[m] for _, f in found) for m in probe.MEASURES}
         result["shapes"] = [[label, list(own.shape), list(other.shape)] for label, own, other in matched]
-        result["ratio"] = _ratio(matched[0][1], matched[0][2])
+        result["ratio"] = _ratio(_sum(matched[0][1], rests[0]), matched[0][2])
         result["dtype"] = str(matched[0][1].dtype)
-        return probe.replace(output, {id(own): other.to(own.device, own.dtype) for _, own, other in matched})
+        swap = {id(own): _part(other, rest, own) for (_, own, other), rest in zip(matched, rests, strict=True)}
+        return probe.replace(output, swap)
+
+
+def _rest(own: Any, every: list[tuple[str, Any]], other: Any) -> Any:
+    """Of a module's other tensors the one that makes `own` the other side's when it is added; None for none."""
+    if not own.is_floating_point() or (far := _far(own, other)) <= NEAR:
+        return None
+    rest = [t for _, t in every if t is not own and t.shape == own.shape and t.is_floating_point()]
+    return next((t for t in rest if _far(own + t, other) <= min(NEAR, far)), None)
+
+
+def _sum(own: Any, rest: Any) -> Any:
+    return own if rest is None else own + rest
+
+
+def _part(other: Any, rest: Any, own: Any) -> Any:
+    """What takes the place of `own`, so that with `rest` it is the other side's."""
+    other = other.to(own.device, own.dtype)
+    return other if rest is None else other - rest
 
 
 def _measure(own: Any, other: Any) -> dict[str, float]:
@@ -324,14 +349,20 @@ def _regrouped(a: Any, b: Any) -> bool:
 
 
 def about(root: Any) -> dict[str, dict[str, Any]]:
-    """{name: {class, file, line, params, attributes}} of every submodule, in order of registration."""
+    """{name: {class, file, line, params, attributes}} of every submodule, in order of registration.
+
+    `tied`: own parameters that an earlier module holds too, under that one's name.
+    """
     found = {}
+    first: dict[int, str] = {}
     for name, module in root.named_modules():
         cls = type(module)
         file, line = place(cls)
         plain = {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str)) and k[0] != "_"}
         params = {k: list(p.shape) for k, p in module.named_parameters(recurse=False)}
         found[name] = {"class": cls.__name__, "file": file, "line": line, "params": params, "attributes": plain}
+        own = {k: (f"{name}.{k}".lstrip("."), p) for k, p in module.named_parameters(recurse=False)}
+        found[name]["tied"] = {k: first[id(p)] for k, (full, p) in own.items() if first.setdefault(id(p), full) != full}
         found[name]["children"] = [child for child, _ in module.named_children()]
     return found
 

@@ -12,9 +12,10 @@ strength = caught / (caught + blind). A fault that this model has no place for i
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -107,22 +108,26 @@ def measure(
     only: list[Fault] | None = None,
     localise: Localiser | None = None,
     say: Callable[[str], None] = lambda line: None,
+    inputs: Mapping[str, Callable[[], compare.Outputs]] | None = None,
+    back: Callable[[Fault], None] = lambda fault: None,
 ) -> Strength:
     """Plant every fault that has a place in `module`; it is as before afterwards, or FvportError says that it is not.
 
-    `right`: the native outputs without a fault, by case; `official(case)` what they are compared with.
+    `right`: the native outputs without a fault, by case; `official(case)` what they are compared with. `inputs`: more
+    runs of the native side that a fault may show in, by words; `back(fault)` is called when a fault was taken back.
     """
     clock = time.monotonic()
     result = Strength(component.name, traced=localise is not None)
     target = Target(module, component.kind)
     judge = _Judge(component.tolerance, official, right, rerun)
-    judge.prepare()
+    judge.prepare(inputs or {})
     for number, fault in enumerate(only if only is not None else for_kind(component.kind)):
         planted = fault.plant(target)
         if planted is None:
             result.none += 1
             continue
         result.tried.append(_try(fault, planted, component.name, judge, localise))
+        back(fault)
         if number % 20 == 19:
             say(f"{number + 1} faults, {len(result.of('caught'))} caught")
     judge.unchanged()
@@ -177,7 +182,7 @@ class _Judge:
         self.tolerance, self.official, self.right, self.rerun = tolerance, official, right, rerun
         self.hits = dict.fromkeys(right, 0)
         self.times: dict[str, float] = {}
-        self.probes: dict[tuple[str, str], compare.Outputs] = {}
+        self.probes: dict[str, tuple[Callable[[], compare.Outputs], compare.Outputs]] = {}
 
     def cases(self) -> list[str]:
         return sorted(self.right, key=lambda case: (-self.hits[case], self.times.get(case, 0.0)))
@@ -202,17 +207,17 @@ class _Judge:
 
     def revealed(self) -> str:
         """Words of an input that shows a difference between the faulty and the sound native model, '' for none."""
-        for (case, words), sound in self.probes.items():
+        for words, (run, sound) in self.probes.items():
             try:
-                wrong = self.rerun(case, PROBES[words])
+                wrong = run()
             except Exception:  # noqa: BLE001 - it raises where the sound one does not
-                return f"{case} with {words}"
+                return words
             if _apart(wrong, sound) > REVEALED:
-                return f"{case} with {words}"
+                return words
         return ""
 
-    def prepare(self) -> None:
-        """The sound model on each probe (None where it cannot take it): the quickest case of each form of outputs."""
+    def prepare(self, inputs: Mapping[str, Callable[[], compare.Outputs]]) -> None:
+        """The sound model on each probe that it can take: the quickest case of each form of outputs, and `inputs`."""
         quickest: dict[tuple[str, ...], tuple[float, str]] = {}
         for case, outputs in self.right.items():
             clock = time.monotonic()
@@ -223,12 +228,17 @@ class _Judge:
             self.times[case] = taken[0]
         for _, case in sorted(quickest.values())[:MOST_PROBED]:
             for words, change in PROBES.items():
-                try:
-                    sound = self.rerun(case, change)
-                except Exception:  # noqa: BLE001, S112 - not every model takes every probe
-                    continue
-                if _apart(sound, self.right[case]) > 0:  # a probe that changes nothing shows nothing
-                    self.probes[case, words] = sound
+                self._probe(f"{case} with {words}", functools.partial(self.rerun, case, change), self.right[case])
+        for words, run in inputs.items():
+            self._probe(words, run)
+
+    def _probe(self, words: str, run: Callable[[], compare.Outputs], plain: compare.Outputs | None = None) -> None:
+        try:
+            sound = run()
+        except Exception:  # noqa: BLE001 - not every model takes every probe
+            return
+        if _apart(sound, plain) > 0:  # a probe that changes nothing shows nothing
+            self.probes[words] = (run, sound)
 
     def unchanged(self) -> None:
         for case in self.cases()[:1]:

@@ -79,8 +79,8 @@ class Sides:
         self.pairs = pairs.pair(self.official, self.native, self.placed, self.found["modules"])
 
 
-def examine(sides: Sides, *, ignore: frozenset[str] = frozenset(), why: bool = True, drifts: bool = True) -> Trace:
-    """The trace of one case. `ignore`: findings that a healthy run has too (`lockstep.marks`)."""
+def examine(sides: Sides, *, ignore: lockstep.Ignore = frozenset(), why: bool = True, drifts: bool = True) -> Trace:
+    """The trace of one case. `ignore`: findings that a healthy run has too (`lockstep.sizes`)."""
     trace = Trace(sides.component, sides.case)
     trace.unpaired_native, trace.unpaired_official = sides.pairs.unpaired_native, sides.pairs.unpaired_official
     free: dict[str, Any] = {}
@@ -125,9 +125,13 @@ def window(sides: Sides) -> set[str]:
 
 
 def located(sides: Sides, first: Finding, boundaries: list[Boundary]) -> Finding:
-    def again() -> list[Boundary]:
-        far = float("inf")
-        return lockstep.forced(sides.root, sides.pairs, sides.found, sides.store, sides.run, near=far)[0]
+    def again(name: str) -> list[Boundary]:
+        """Nothing but the finding where this module cannot compute with what the official one was given."""
+        try:
+            wide = frozenset({name})
+            return lockstep.forced(sides.root, sides.pairs, sides.found, sides.store, sides.run, wide=wide)[0]
+        except Exception:  # noqa: BLE001 - written in another way
+            return boundaries
 
     return lockstep.climb(first, boundaries, again)
 

@@ -155,6 +155,6 @@ def _localiser(side: NativeSide) -> strength.Localiser | None:
     return strength.Localiser(localise, frozenset(next(iter(sides.values())).pairs.pairs))
 
 
-def _marks(both: trace.Sides) -> frozenset[str]:
+def _marks(both: trace.Sides) -> dict[str, float]:
     boundaries, _ = lockstep.forced(both.root, both.pairs, both.found, both.store, both.run)
-    return lockstep.marks(lockstep.findings(boundaries))
+    return lockstep.sizes(lockstep.findings(boundaries))

@@ -23,6 +23,11 @@ def audit(
         bool, typer.Option("--control", help="Noise on every native parameter must turn every equal case red.")
     ] = False,
     names: Annotated[bool, typer.Option("--list", help="Name the cases and stop.")] = False,
+    strength: Annotated[
+        bool,
+        typer.Option("--strength", help="Plant faults in every equal case: what the comparison and the trace see."),
+    ] = False,
+    log: Annotated[str, typer.Option("--log", help="With --strength: keep each case here at once, and go on.")] = "",
 ) -> None:
     """Every native class of FastVideo against its official twin, at tiny size: fvport audit cosmos2 wan/i2v
 
@@ -34,6 +39,14 @@ def audit(
     if names:
         found = [case.name for case in run.chosen(list(cases or []))]
         out(found, as_json, "\n".join(found))
+        return
+    if strength:
+        from fvport.audit import strength as strengths
+
+        found_ = strengths.strengths(list(cases or []), log=log)
+        out(found_, as_json, strengths.text(found_))
+        if not found_["ok"]:
+            raise typer.Exit(1)
         return
     page.writable(html, docs)
     census = run.census(list(cases or []), control=control)

@@ -43,11 +43,13 @@ def norm(kind: str, where: str, target: Target) -> Planted | None:
     """A norm of another kind, in bf16, or none."""
 
     def around(original: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-        if kind == "skipped":
-            return x
         if kind == "in bf16":
             return after(rounded)(original, rounded(x), *args, **kwargs)
         y = original(x, *args, **kwargs)
+        if isinstance(y, tuple) and len(y) == 2 and _alike(y[1], x):
+            x = y[1]  # a norm that adds the residual first answers the sum too: what it norms
+        if kind == "skipped":
+            return on_first(y, lambda t: x)
         rms = x.pow(2).mean(-1, keepdim=True).sqrt()
         spread = (x - x.mean(-1, keepdim=True)).pow(2).mean(-1, keepdim=True).sqrt()
         if kind == "of the other kind":  # as if the mean were subtracted where it is not, or the other way round
@@ -57,6 +59,10 @@ def norm(kind: str, where: str, target: Target) -> Planted | None:
     names = [n for n, _ in target.norms]
     chosen = names if where == "all" else [one] if (one := at(names, where)) else []
     return hooked(target, f"norm {chosen[0] if chosen else ''} {kind}", chosen, around)
+
+
+def _alike(value: Any, x: Any) -> bool:
+    return getattr(value, "shape", None) == x.shape
 
 
 def on_first(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -82,10 +88,11 @@ def activation(kind: str, target: Target) -> Planted | None:
         names = [n for n in names if "gelu" in type(target.named[n]).__name__.lower()]
 
     def around(original: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
+        right = original(x, *args, **kwargs)
+        if right.shape[-1] * 2 == x.shape[-1]:  # gate and up in one: the half that is activated, times the other
+            gate, up = x.chunk(2, -1)
+            return other[kind](gate) * up
         return other[kind](x)
-
-    def function(original: Callable[..., Any], x: Any, *args: Any, **kwargs: Any) -> Any:
-        return other[kind](x) if sys._getframe(2).f_code.co_name not in ("<lambda>",) else original(x, *args, **kwargs)
 
     if names:
         return hooked(target, f"activation of {names[0]}: {kind}", names[:1], around)
