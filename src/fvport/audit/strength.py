@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The strength of the census: the catalogue of faults planted in the native model of every equal case, a fork a case.
 
-Two shares. By case: of the faults that a case's own input could show, those that it shows. By pair (all cases of one
-name before the `/`): a fault that one case misses and another one of the pair catches is caught. The goal is the
-pair's, as a port's parity has several inputs too. The trace is asked in the first equal case of each pair.
+The first equal case of a pair (all cases of one name before the `/`) is tried with every fault, and the trace asked; a
+later one with those that none before it caught. Two shares: by case, what the first ones catch alone; by pair, what
+one of its cases catches. The goal is the pair's, as a port's parity has several inputs too.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def strengths(names: list[str], *, log: str = "") -> dict[str, Any]:
     if open_:
         run.boot(open_)
     for number, case in enumerate(open_, 1):
-        equal = {row["pair"] for row in rows if row["verdict"] == "equal"}
         others = [c for c in every if c.name != case.name and pair_of(c.name) == pair_of(case.name)]
-        row = one(case, others, traced=pair_of(case.name) not in equal)
+        row = one(case, others, [row for row in rows if row["pair"] == pair_of(case.name)])
         rows.append(row)
         print(f"strength: {number} of {len(open_)}: {line(row)}", file=sys.stderr, flush=True)
         if log:
@@ -86,15 +85,25 @@ def state(case: Case) -> str:
     return digest.hexdigest()[:12]
 
 
-def one(case: Case, others: list[Case], *, traced: bool) -> Row:
+def left(kind: str, before: list[Row]) -> tuple[str, ...]:
+    """Ids of the faults that no case of the pair caught; () for all, in the first one."""
+    from fvport.parity.catalogue import for_kind
+
+    done = [row["statuses"] for row in before if row["verdict"] == "equal"]
+    caught = {fault for statuses in done for fault, status in statuses.items() if status == "caught"}
+    return tuple(f.id for f in for_kind(kind) if f.id not in caught) or ("(none)",) if done else ()
+
+
+def one(case: Case, others: list[Case], before: list[Row]) -> Row:
     """The row of one case, measured in a fork of its own; `failed` where that ended in another way."""
     from fvport.audit import strength_case
     from fvport.models import forked
 
-    head = {"case": case.name, "pair": pair_of(case.name), "state": state(case)}
+    only = left(strength_case.kind_of(case), before)
+    head = {"case": case.name, "pair": pair_of(case.name), "state": state(case), "first": not only}
     with tempfile.TemporaryDirectory(prefix="fvport_audit_logs_") as logs:
         done = forked.run(
-            lambda: strength_case.measure(case, others, traced=traced, draws=DRAWS),
+            lambda: strength_case.measure(case, others, traced=not only, draws=DRAWS, only=only),
             name=case.name,
             log=Path(logs) / "case.log",
             timeout=TIMEOUT,
@@ -187,7 +196,8 @@ def record(rows: list[Row], seconds: float) -> dict[str, Any]:
     equal = [row for row in rows if row["verdict"] == "equal"]
     by_pair = pairs(rows)
     caught, total = sum(p["caught"] for p in by_pair), sum(p["total"] for p in by_pair)
-    by_case = {"caught": sum(row["caught"] for row in equal), "total": sum(row["total"] for row in equal)}
+    first = [row for row in equal if row["first"]]
+    by_case = {"caught": sum(row["caught"] for row in first), "total": sum(row["total"] for row in first)}
     traced, wrong = sum(row["traced"] for row in equal), sum(len(row["misnamed"]) for row in equal)
     alarms = [f"{row['case']}: {alarm}" for row in equal for alarm in row["false_alarms"]]
     failed = [f"{row['case']}: {row['problem']}" for row in rows if row["verdict"] == "failed"]
@@ -245,7 +255,7 @@ def text(found: dict[str, Any]) -> str:
     one_case = found["by_case"]
     lines.append(
         f"strength {found['strength']:.4f} by pair ({found['caught']} of {found['total']}), "
-        f"{one_case['strength']:.4f} by case ({one_case['caught']} of {one_case['total']}); "
+        f"{one_case['strength']:.4f} by the first case of each ({one_case['caught']} of {one_case['total']}); "
         f"{len(found['false_alarms'])} false alarms in {found['greens']} sound comparisons; "
         f"the trace named the right module in {found['named']:.4f} of {found['traced']}: "
         + ("ok" if found["ok"] else f"below the goal ({GOAL}, none, {NAMED})")
