@@ -137,6 +137,13 @@ def zero_edit(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def strength(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/strength.py."""
+    from benchmarks.strength import strength as case
+
+    return case(scratch, quick)
+
+
 def audit(scratch: Path, quick: bool) -> Case:
     """See benchmarks/audit.py."""
     from benchmarks.audit import audit as case
@@ -177,6 +184,7 @@ CASES: dict[str, Callable[[Path, bool], Case]] = {
     "parity": parity,
     "ssim": ssim,
     "startup": startup,
+    "strength": strength,
     "trace": trace,
     "skeletons": skeletons,
     "zero_edit": zero_edit,

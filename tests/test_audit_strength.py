@@ -15,6 +15,7 @@ import pytest
 import torch
 import trace_notations as tn
 
+from benchmarks import strength as bench
 from fvport.audit import strength, strength_case
 from fvport.audit.case import normal
 from fvport.errors import UsageError
@@ -232,6 +233,16 @@ def test_a_log_is_gone_on_with_and_a_bad_one_is_refused(tmp_path: Path, monkeypa
             strength.strengths([], log=str(log))
     with pytest.raises(UsageError, match="can be written"):
         strength.strengths([], log=str(tmp_path / "nowhere" / "x.jsonl"))
+
+
+def test_the_page_shows_the_kept_figures() -> None:
+    """python -m benchmarks.strength --write brings docs/strength.md up to date; a blind pair is named there."""
+    text = bench.block({"detail": strength.record([row("a", ["x"], []), row("c", ["x"], ["y"], traced=2)], 1.0)})
+    assert "| strength by pair | 0.6667 (2 of 3) | 0.99 |" in text
+    assert "| trace names the module | 1.0000 (2 of 2) | 0.95 |" in text
+    assert "- `c`: y in words" in text
+    if bench.KEPT.is_file():
+        assert bench.block(json.loads(bench.KEPT.read_text())) in bench.PAGE.read_text()
 
 
 @pytest.mark.heavy

@@ -109,6 +109,11 @@ def test_kept_results_have_the_shape() -> None:
         if path.stem == "zero_edit":  # a share, not a time: every case once, and memory is not watched
             assert document["detail"]["green"] <= document["detail"]["cases"] == len(document["detail"]["rows"])
             continue
+        if path.stem == "strength":
+            detail = document["detail"]
+            assert detail["cases"] == sum(row["verdict"] == "equal" for row in detail["rows"]) > 0
+            assert detail["total"] == sum(pair["total"] for pair in detail["by_pair"])
+            continue
         check(document)
         assert document["detail"]["runs"] >= 3 or path.stem == "demo"
 

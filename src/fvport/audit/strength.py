@@ -71,13 +71,13 @@ def kept(log: str) -> dict[str, Row]:
         raise UsageError(words, todo="Name another file, or move it away") from None
 
 
-def state(case: Case) -> str:
-    """Digest of the code that a case's strength depends on: comparison, catalogue, trace, judge, and its own file."""
+def state(case: Case | None = None) -> str:
+    """Digest of the code that a strength depends on: comparison, catalogue, trace, judge, and the case's own file."""
     home = Path(__file__).resolve().parent
     files = [home.parent / "parity" / f"{name}.py" for name in PARITY]
     files += sorted((home.parent / "parity" / "catalogue").glob("*.py"))
     files += [home / name for name in OWN]
-    spec = importlib.util.find_spec(case.ours.__module__)
+    spec = importlib.util.find_spec(case.ours.__module__) if case else None
     files += [Path(spec.origin)] if spec and spec.origin else []
     digest = hashlib.sha256()
     for file in files:
@@ -223,7 +223,7 @@ def record(rows: list[Row], seconds: float) -> dict[str, Any]:
     return {
         "fastvideo": metadata.version("fastvideo"),
         "versions": {name: metadata.version(name) for name in ("torch", "diffusers", "transformers")},
-        "states": sorted({row["state"] for row in rows}),
+        "state": state(),
         "goals": {"strength": GOAL, "named": NAMED},
         "draws": DRAWS,
         **figures,
