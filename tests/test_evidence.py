@@ -218,6 +218,16 @@ def test_other_weights_than_the_locked_ones(port: spec.Port, monkeypatch: pytest
     assert "is not in port.lock.json" in checks.run_check(port, "keys").items[0].reason
 
 
+def test_a_record_says_at_what_scale_it_was_made(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the check: one of a tiny twin says so, and the gate that asks for the release's weights is told why."""
+    stub(monkeypatch, [], lambda port, options: ev.Evidence("keys", port.slug, items=[ev.Item("x", "pass")]))
+    assert checks.run_check(port, "keys").scale == "full"
+    assert checks.run_check(port, "keys", checks.Options(scale="tiny")).scale == "tiny"
+    kept = ev.read(port, "keys")
+    assert kept is not None
+    assert kept.scale == "tiny"
+
+
 def test_weights_without_a_lock(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights that were never locked are no evidence: `absent` equals `absent` on any weights."""
     passed = ev.Evidence("keys", port.slug, items=[ev.Item("x", "pass")])

@@ -96,6 +96,7 @@ def test_the_demo_on_a_twin_of_its_own_release(port: Any) -> None:
     assert (ran.code, found["verdict"], found["scale"]) == (0, "pass", "tiny"), ran.out
     assert "on a tiny twin" in found["notes"][0]
     assert kept.read_bytes() == before
+    assert port.fvport("check", "keys", "--scale", "tiny", "--json").json()["scale"] == "tiny"
     twin = port.root / ".fvport" / "tiny" / "tests" / "local_tests" / "tiny_wan" / "port.lock.json"
     own = port.root / "tests" / "local_tests" / "tiny_wan" / "port.lock.json"
     assert json.loads(twin.read_text())["components"] != json.loads(own.read_text())["components"]

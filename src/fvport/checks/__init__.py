@@ -66,6 +66,7 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the record must say that nothing was proven
         record = ev.Evidence(name, port.slug, items=[_mishap(name, error)])
+    record.scale = options.scale  # what a check of names or fields says is about these weights too
     record.started, record.seconds = started, round(time.monotonic() - clock, 3)
     if before:
         record.inputs = ev.digests(port, check.inputs(port))
