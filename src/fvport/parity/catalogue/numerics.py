@@ -62,7 +62,7 @@ def norm(kind: str, where: str, target: Target) -> Planted | None:
 
 
 def _alike(value: Any, x: Any) -> bool:
-    return getattr(value, "shape", None) == x.shape
+    return bool(getattr(value, "shape", None) == x.shape)
 
 
 def on_first(value: Any, change: Callable[[Any], Any]) -> Any:
