@@ -96,7 +96,7 @@ RAISED = {
     "no port here (tests/local_tests/*/port.toml)": lambda folder: spec.load(folder),
     '"{}" is not key=value': lambda folder: new.parse(["words"]),
     'unknown key "{}" (fvport new --list names them).{}': lambda folder: new.parse(["modle_name=x"]),
-    'no error has the id "{}".{}': lambda folder: errors_catalogue.by_id("E9999"),
+    'no error or rule has the id "{}"': lambda folder: errors_catalogue.by_id("E9999"),
     "no such folder": lambda folder: spec.load(folder / "none"),
 }
 
@@ -110,6 +110,17 @@ def test_an_error_finds_its_entry(sentence: str, tmp_path: Path) -> None:
     assert entry is not None
     assert entry.sentence == sentence
     assert entry.exit_code == raised.value.exit_code
+
+
+def test_a_numbered_rule_is_explained_too() -> None:
+    """A rule has its sentence and page, in any case of letters; all that the pages list are known."""
+    from ci import site_rules
+    from fvport import rules
+
+    found = errors_catalogue.by_id("fv315").to_json()
+    assert (found["check"], found["page"]) == ("boundary", "docs/rules/boundary.md#fv315")
+    listed = {number: said for page in site_rules.all_rules().values() for number, said in page.items()}
+    assert {number: rule.sentence for number, rule in rules.known().items()} == listed
 
 
 def test_port_toml_errors_are_told_apart(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import json
 import re
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fvport.errors import UsageError, did_you_mean
+from fvport.errors import UsageError
+
+if TYPE_CHECKING:
+    from fvport.rules import Rule
 
 HOLE = "{}"
 
@@ -165,12 +168,19 @@ def entries() -> dict[str, Entry]:
     return {row["id"]: Entry(**row) for row in json.loads(text)["entries"]}
 
 
-def by_id(word: str) -> Entry:
-    """The entry of an id, in any case. UsageError for one that there is not."""
+def by_id(word: str) -> Entry | Rule:
+    """The entry of an id, or the numbered rule, in any case. UsageError for one that there is not."""
     found = entries().get(word.upper())
-    if found is None:
-        raise UsageError(f'no error has the id "{word}".{did_you_mean(word.upper(), entries())}')
-    return found
+    if found is not None:
+        return found
+    from fvport import rules
+
+    rule = rules.known().get(word.upper())
+    if rule is None:
+        listed = f"{min(entries())} to {max(entries())} (docs/reference/errors.md)"
+        todo = f"Errors are {listed}, rules such as FV113 (docs/rules/)"
+        raise UsageError(f'no error or rule has the id "{word}"', todo=todo)
+    return rule
 
 
 def find(error: BaseException) -> Entry | None:
