@@ -134,6 +134,7 @@ def flux2() -> list[Case]:
         base,
         base.variant("batch2", "batch 2", inputs=inputs(2)),
         base.variant("grid", "a 5-d latent, position ids made by the native side", theirs=grid),
+        base.variant("grid_batch2", "the same, batch 2", theirs=grid, inputs=inputs(2)),
         base.variant(
             "klein", "guidance_embeds false (klein)", config={"guidance_embeds": False}, inputs=inputs(guidance=False)
         ),

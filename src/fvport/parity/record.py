@@ -289,7 +289,7 @@ def _ratio(own: Any, other: Any) -> float:
 
 
 def match(own: list[tuple[str, Any]], others: list[tuple[str, Any]]) -> tuple[Matched, list[str]]:
-    """Which of the other side's tensors is which of ours: by elements and, where several fit, by label and nearness.
+    """Which of the other side's tensors is which of ours: by elements and, where several fit, by nearness, then label.
 
     A tensor of another order of dimensions is turned to ours. Labels of ours without a partner come second.
     """
@@ -304,6 +304,8 @@ def match(own: list[tuple[str, Any]], others: list[tuple[str, Any]]) -> tuple[Ma
         if len(fits) > 1:
             same = [fit for fit in fits if left[fit[0]][0] == label]
             fits = sorted(fits, key=lambda fit: _far(tensor, fit[1]) - (1e-9 if fit in same else 0.0))
+            if same and _far(tensor, fits[0][1]) > NEAR:  # nothing is near: a wrong value still has its name
+                fits = same
         index, turned = fits[0]
         matched.append((label, tensor, turned))
         left.pop(index)
