@@ -3,6 +3,7 @@
 
     python -m examples.tiny tiny_wan_i2v [--build build] [--only mapping,keys,pipeline]
     python -m examples.tiny tiny_sd3
+    python -m examples.tiny tiny_stable_audio
 
 Every component that fvport has native source for is ported, although FastVideo has most of them.
 """
@@ -20,6 +21,10 @@ from examples import demo
 from examples.demo import call, fvport, step
 
 RELEASES = {
+    "tiny_stable_audio": (
+        "model_name=Tiny Stable Audio",
+        "components=transformer=port,text_encoder=port,projection_model=port,vae=reuse,scheduler=port",
+    ),
     "tiny_wan_i2v": (
         "model_name=Tiny Wan I2V",
         "components=transformer=port,text_encoder=port,image_encoder=port,vae=reuse,scheduler=reuse",

@@ -77,7 +77,7 @@ def first(native: dict[str, Any]) -> walk.Finding | None:
 def test_the_same_sampler_passes() -> None:
     """An implementation that rounds otherwise passes every stage."""
     findings = walk.walk(OFFICIAL, walk.Capture(sampler(noise=2.0**-23)), FLOORS)
-    assert [f.stage for f in findings] == list(walk.STAGES)
+    assert [f.stage for f in findings] == [stage for stage in walk.STAGES if stage != "audio"]  # a sampler of pictures
     assert [f.reason for f in findings if not f.ok] == []
 
 
@@ -236,7 +236,8 @@ def test_planted_faults_are_seen(sides: Any) -> None:
     """Each planted fault is seen at its stage in records that agree."""
     port, official, native, calls = sides
     items = pipeline.planted(port, official, native, calls)
-    here = [name for name in pipeline.FAULTS if name != "image left out"]  # these records know of no picture
+    elsewhere = ("image left out", "seconds left out", "sound of another moment")  # these records know of neither
+    here = [name for name in pipeline.FAULTS if name not in elsewhere]
     assert set(verdicts(items)) == {f"planted: {name}" for name in here}
     assert set(verdicts(items).values()) == {"pass"}
 

@@ -41,6 +41,7 @@ TODO = {
     "decode input": "Look at scaling factor, mean and std before the VAE",
     "decode": "Its own fault: fvport check parity",
     "frames": "Look at the range, the order of dimensions and cropping after the VAE",
+    "audio": "Look at the sample rate, at start and end in seconds, and at the order of dimensions after the VAE",
 }
 CORE = (
     "arguments",
@@ -59,7 +60,7 @@ CALL = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_infer
 
 def expected(port: Port) -> list[str]:
     """The stages that every pipeline has, and the planted faults that every comparison must see."""
-    core = list(CORE) if _is_visual(port) else [name for name in CORE if name != "frames"]
+    core = list(CORE) if _is_visual(port) else [name if name != "frames" else "audio" for name in CORE]
     told = port.official.pipeline
     further = [f"p{i}s{seed}" for i in range(len(told.prompts)) for seed in told.seeds][1:]  # names of generation.calls
     names = core + [f"{name} ({call})" for call in further for name in core]
@@ -68,6 +69,10 @@ def expected(port: Port) -> list[str]:
         names.append("planted: guidance c+g(c-u)")
     if pictures.takes_picture(port):
         names.append("changed: image")
+    if not _is_visual(port):
+        names.append("planted: sound of another moment")
+    if generation.SECONDS.keys() <= told.call.keys():
+        names += ["planted: seconds left out", *(f"changed: {words}" for words in generation.SECONDS.values())]
     return names + [
         f"variant {variant.name}" for variant in port.variants
     ]  # nothing runs one yet: it keeps the gate shut
@@ -299,6 +304,17 @@ def _swapped_frames(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> An
     return None if frames is None or frames.shape[1] < 2 else {"frames": frames.roll(1, dims=1)}
 
 
+def _no_seconds(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    """What the denoiser is told of start and end in one token, as if nothing were; None where it is told nothing."""
+    named = [name for name in b.tensors if name.startswith("eval/000/") and name.endswith("/global_hidden_states")]
+    return {name: b.tensors[name] * 0 for name in named} or None
+
+
+def _other_moment(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    sound = b.tensors.get("audio")
+    return None if sound is None or sound.shape[-1] < 2 else {"audio": sound.roll(1, dims=-1)}
+
+
 FAULTS: dict[str, tuple[str, Plant]] = {
     "noise of another seed": ("initial noise", _other_noise),
     "schedule": ("timesteps", _other_schedule),
@@ -306,6 +322,8 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "image left out": ("conditioning", _no_image),
     "steps out of order": ("latents", _swapped_steps),
     "frames out of order": ("frames", _swapped_frames),
+    "seconds left out": ("conditioning", _no_seconds),
+    "sound of another moment": ("audio", _other_moment),
 }
 
 

@@ -9,6 +9,7 @@ Names in `steps.safetensors`, the same on both sides:
     eval/000/<row>/<argument>               everything that the denoiser was given at the first step
     model_output/<step>, latents/<step>     what goes into the scheduler (guided) and what comes out
     decode_input, decoded, frames           frames: (batch, time, height, width, channels) in [0, 1], before any codec
+    audio                                   (batch, channels, samples); its rate is audio_sample_rate in steps.json
 
 With official latents given, each step starts from those instead of its own (teacher forcing), so what a step does is
 told from what it inherited. FastVideo is not edited: scheduler, modules and VAE are wrapped for the time of one call.
@@ -27,7 +28,17 @@ from typing import Any
 PRECISIONS = ("dit_precision", "vae_precision", "vae_decode_precision", "text_encoder_precisions")
 PLAIN = (str, int, float, bool, type(None))
 REQUEST = "capture.json"  # lies in the output folder of a call that is to be watched: {"force": file or ""}
-NOT_DENOISERS = ("vae", "encoder", "tokenizer", "scheduler", "processor", "vocoder", "upsampler", "conditioner")
+NOT_DENOISERS = (
+    "vae",
+    "encoder",
+    "tokenizer",
+    "scheduler",
+    "processor",
+    "vocoder",
+    "upsampler",
+    "conditioner",
+    "projection",
+)
 
 
 def watch_all(base: type, root: str = "") -> None:
@@ -184,7 +195,11 @@ class Recorder:
 
         from fvport import fastvideo_api
 
-        if batch.output is not None and batch.output.ndim == 5:
+        extra = getattr(batch, "extra", None) or {}
+        if (heard := _audio(extra)) is not None:
+            self._keep("audio", heard)
+        visual = not extra.get("audio_only")  # a sound alone carries frames that nobody looks at
+        if batch.output is not None and batch.output.ndim == 5 and visual:
             self._keep("frames", batch.output.permute(0, 2, 3, 4, 1))
         part = folder / "steps.part"
         save_file(self.tensors, part)
@@ -205,8 +220,25 @@ class Recorder:
             "evaluations": self.rows,
             "arguments": {name: getattr(batch, name) for name in _told(batch)},
             "seed": batch.seed,
+            "audio_sample_rate": (getattr(batch, "extra", None) or {}).get("audio_sample_rate"),
             "precision": {key: getattr(config, key, None) for key in PRECISIONS},
         }
+
+
+def _audio(extra: Mapping[str, Any]) -> Any:
+    """(1, channels, samples) of what a pipeline leaves for VideoGenerator to write; None where it leaves no sound.
+
+    It may be (samples, channels) or the other way round: FastVideo takes an axis of 8 or less for the channels.
+    """
+    import torch
+
+    if extra.get("audio") is None:
+        return None
+    sound = torch.as_tensor(extra["audio"]).float()
+    sound = sound.unsqueeze(-1) if sound.ndim == 1 else sound
+    if sound.ndim == 2:
+        sound = (sound if sound.shape[0] <= 8 < sound.shape[1] else sound.T).unsqueeze(0)
+    return sound
 
 
 def _told(batch: Any) -> list[str]:

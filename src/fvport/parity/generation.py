@@ -25,6 +25,7 @@ from fvport.spec import Port
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 OTHER_NEGATIVE = "overexposed, dull"
+SECONDS = {"audio_start_in_s": "start of the sound", "audio_end_in_s": "end of the sound"}
 LONG_WORDS = 700  # more than any text encoder of the field takes
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
@@ -99,6 +100,7 @@ def variations(port: Port, base: Call) -> list[Call]:
         found.append(replace(negative, negative_prompt=OTHER_NEGATIVE))
     found.append(replace(base, name="seed", arguments=given, seed=base.seed + 1, varies="seed"))
     found.append(replace(base, name="prompt", arguments=given, prompt=other, varies="prompt"))
+    found += _other_seconds(replace(base, arguments=given))
     if base.image:
         image = str(pictures.changed(port, base.arguments) or "")
         found.append(replace(base, name="image", arguments=given, image=image, varies="image"))
@@ -130,6 +132,20 @@ def probes(port: Port, base: Call) -> list[Call]:
     ]
 
 
+def _other_seconds(base: Call) -> list[Call]:
+    """A sound that begins later and one that ends earlier; none where the call says no start and end."""
+    start, end = (base.arguments.get(name) for name in SECONDS)
+    if not isinstance(start, int | float) or not isinstance(end, int | float) or not end > start:
+        return []
+    changed = {"audio_start_in_s": start + (end - start) / 4, "audio_end_in_s": end - (end - start) / 4}
+    return [
+        replace(
+            base, name=name, varies=words, arguments={**base.arguments, name: round(changed[name], 6)}, own_floor=True
+        )
+        for name, words in SECONDS.items()
+    ]
+
+
 def _frames_a_latent(port: Port) -> int:
     """How many frames one latent frame stands for, from the VAE's official config; 4 where it does not say."""
     for component in port.components.values():
@@ -139,6 +155,20 @@ def _frames_a_latent(port: Port) -> int:
             found = config.get("scale_factor_temporal") or config.get("temporal_compression_ratio")
             return found if isinstance(found, int) and found > 0 else 4
     return 4
+
+
+def sound_of_call(port: Port) -> dict[str, int | None]:
+    """{rate, channels, samples} of the declared call's sound, as the official VAE's config has them; None: not said."""
+    config: dict[str, Any] = {}
+    for component in port.components.values():
+        file = port.official_tree / (component.weights or component.name) / "config.json"
+        if component.kind == "vae" and file.is_file():
+            config = json.loads(file.read_text(encoding="utf-8"))
+    rate, (start, end) = config.get("sampling_rate"), (port.official.pipeline.call.get(name) for name in SECONDS)
+    samples = None
+    if isinstance(rate, int) and isinstance(start, int | float) and isinstance(end, int | float):
+        samples = int(end * rate) - int(start * rate)  # each is cut off by itself, officially
+    return {"rate": rate, "channels": config.get("audio_channels"), "samples": samples}
 
 
 def fps(port: Port) -> int:

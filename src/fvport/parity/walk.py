@@ -2,7 +2,7 @@
 """Two records of one generation, compared in the order in which drift arises. The first stage that differs is named.
 
     model evaluations, timesteps, sigmas, initial noise, conditioning,
-    denoiser, guidance, latents, decode input, decode, frames
+    denoiser, guidance, latents, decode input, decode, frames, audio
 
 Tables and noise are compared exactly (tables within 8 float32 ulp of their largest entry: numpy and torch round a
 linspace differently). Everything else may err by `factor` times a measured floor in each of four measures
@@ -31,6 +31,7 @@ STAGES = (
     "decode input",
     "decode",
     "frames",
+    "audio",
 )
 TABLE_ULP = 8
 BESIDE_NOISE = "latent_condition"  # our name for the channels of hidden_states that are no noise
@@ -259,6 +260,21 @@ def _tensor(name: str, label: str) -> Any:
     return judge
 
 
+def _audio(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    """Rate and length first: as numbers alone, a sound at another rate or cut elsewhere looks like any other fault."""
+    a, b = official.tensors.get("audio"), native.tensors.get("audio")
+    if a is None:
+        return None
+    if b is None:
+        return Finding("", False, "the native side made no sound")
+    rates = [side.info.get("audio_sample_rate") for side in (official, native)]
+    if rates[0] != rates[1]:
+        return Finding("", False, f"the sample rate is {rates[0]} Hz officially, {rates[1]} Hz natively")
+    if a.shape[-1] != b.shape[-1]:
+        return Finding("", False, f"the sound has {a.shape[-1]} samples officially, {b.shape[-1]} natively")
+    return _near("audio", a, b, floors, label="the sound before any file")
+
+
 _JUDGES = {
     "model evaluations": _evaluations,
     "timesteps": _table("timesteps"),
@@ -271,6 +287,7 @@ _JUDGES = {
     "decode input": _tensor("decode_input", "what the VAE is given (scale, mean and std)"),
     "decode": _tensor("decoded", "what the VAE decodes"),
     "frames": _tensor("frames", "frames before any codec"),
+    "audio": _audio,
 }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from fvport.scaffold import facts
@@ -14,6 +15,8 @@ TINY = 50_000_000  # parameters: below this the gate's call is as small as the m
 PROMPT = "a red fox runs through fresh snow in the morning light"
 # height and width differ on purpose: a port that swaps them would look right on a square
 SMALL = {"height": 64, "width": 96, "num_frames": 9, "num_inference_steps": 2}
+ENDLESS = 100_000  # a tokenizer without a longest text says a number beyond all bounds
+LONGEST = 10.0  # seconds of the gate's sound
 CHEAP = {"num_frames": 17, "num_inference_steps": 4}
 GATE_KEYS = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
 FALLBACK = {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0}
@@ -25,10 +28,12 @@ def choose(p: PortContext) -> None:
     known = facts.pipeline(p.official_pipeline)
     source = f"{p.official_pipeline}.__call__ (diffusers {facts.pipelines()['version']})"
     p.defaults = {k: (v, source) for k, v in known.get("call", {}).items() if v is not None}
-    p.defaults |= _native_size(p)
+    p.defaults |= _native_size(p) | _seconds(p)
     accepted = list(known.get("call", {})) or list(FALLBACK)
     p.prompts = [PROMPT]
     p.call = {key: _value(p, key) for key in GATE_KEYS if key in accepted and _fits(p, key)}
+    if p.is_stable_audio:
+        p.call |= {"audio_start_in_s": 0.0, "audio_end_in_s": _end(p.defaults["audio_end_in_s"][0])}
     what = p.official_pipeline or "the official pipeline"
     if not known:
         p.unknown.append(f"The defaults of {what} are not known here; the gate's call is a general one.")
@@ -48,6 +53,27 @@ def _native_size(p: PortContext) -> dict[str, tuple[Any, str]]:
     pixels = dit["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
     source = "transformer/config.json sample_size, times the VAE's factor (the call's default is None)"
     return {"height": (pixels, source), "width": (pixels, source)}
+
+
+def _seconds(p: PortContext) -> dict[str, tuple[Any, str]]:
+    """Start and end that Stable Audio's call means by saying nothing: the whole window of the transformer."""
+    dit, vae = (c.config if c else {} for c in (p.dit, p.vae))
+    if not p.is_stable_audio:
+        return {}
+    window = dit.get("sample_size", 1024) * math.prod(vae.get("downsampling_ratios", [2048]))
+    source = "transformer/config.json sample_size, by the VAE's factor and rate"
+    found = {"audio_start_in_s": (0.0, f"{p.official_pipeline}.__call__ (diffusers {facts.pipelines()['version']})")}
+    found["audio_end_in_s"] = (round(window / vae.get("sampling_rate", 44100), 6), source)
+    for tokenizer in p.of_kind("tokenizer")[:1]:
+        length = tokenizer.config.get("model_max_length")
+        if isinstance(length, int) and length < ENDLESS:
+            found["max_sequence_length"] = (length, f"{tokenizer.folder}/tokenizer_config.json model_max_length")
+    return found
+
+
+def _end(longest: float) -> float:
+    """Where the gate's sound ends: within the window, so that what is cut off behind it is seen too."""
+    return min(LONGEST, math.floor(longest * 98) / 100)
 
 
 def _is_assumed(p: PortContext, key: str) -> bool:

@@ -185,15 +185,30 @@ class PortContext:
         return named and plain and len(self.text_encoders) == 3
 
     @property
+    def is_stable_audio(self) -> bool:
+        """Stable Audio with one text encoder and a conditioner of text and seconds: its stages are known."""
+        named = self.official_pipeline == "StableAudioPipeline" and self.workload == "t2a"
+        plain = self.dit is not None and self.dit.official_class == "StableAudioDiTModel" and self.dit.mode == "port"
+        return named and plain and len(self.text_encoders) == 1 and self.conditioner is not None
+
+    @property
+    def conditioner(self) -> ComponentContext | None:
+        """The conditioner that is ported: the pipeline loads it by itself."""
+        return next((c for c in self.of_kind("conditioner") if c.mode == "port"), None)
+
+    @property
     def is_generated(self) -> bool:
         """The pipeline is written whole, and the checks pipeline, ssim and example have gone through one like it."""
-        return self.workload == "t2v" or self.joins_image or self.is_sd3
+        return self.workload == "t2v" or self.joins_image or self.is_sd3 or self.is_stable_audio
 
     @property
     def own_stages(self) -> dict[str, str]:
         """{stage of the port's own, beside the denoising one: its module}, in the order of the alphabet."""
         if self.is_sd3:
             return dict.fromkeys((f"{self.prefix}ImageDecodingStage", f"{self.prefix}TextStage"), "text_and_image")
+        if self.is_stable_audio:
+            ends = ("SoundDecodingStage", "SoundLatentStage", "TextAndSecondsStage")
+            return dict.fromkeys((f"{self.prefix}{name}" for name in ends), "text_and_sound")
         if not self.joins_image:
             return {}
         names = ("ImageEncodingStage", "ImageLatentStage") if self.image_encoders else ("ImageLatentStage",)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fvport.scaffold.context import PortContext
 
-TRIED = ("", "WanTransformer3DModel", "SD3Transformer2DModel")  # denoisers whose generated pipeline passed a whole gate
+# Denoisers whose generated pipeline passed a whole gate.
+TRIED = ("", "WanTransformer3DModel", "SD3Transformer2DModel", "StableAudioDiTModel")
 
 
 def say(p: PortContext) -> None:
@@ -31,7 +32,7 @@ def say(p: PortContext) -> None:
         p.decisions.append("which stages make the image of a call into conditioning: the pipeline's file says where")
         return
     takes = {"i": "image", "v": "video"}.get(p.workload[0], "")
-    gives = "sound is not measured yet" if p.is_audio else ""
+    gives = "no stage of the generated pipeline makes sound of this kind" if p.is_audio else ""
     why = " and ".join(filter(None, (f"no {takes} is handed to either side yet" if takes else "", gives)))
     p.unknown.append(
         f"The checks pipeline, ssim and example cover text to video, not {p.workload} ({why}): they cannot pass, and "
@@ -42,7 +43,7 @@ def say(p: PortContext) -> None:
             f"how the {takes} of a call reaches both sides: the call in oracle.py, the pipeline's stages, the example"
         )
     else:
-        p.decisions.append("how the sound of both sides is compared: the ssim check has no measure for it yet")
+        p.decisions.append("which stages make the sound: the pipeline's file says where, Stable Audio's show how")
 
 
 def _say_what_is_untried(p: PortContext) -> None:

@@ -94,6 +94,9 @@ def files(p: PortContext) -> dict[str, str]:
     if p.is_sd3:
         name = f"fastvideo/pipelines/basic/{p.slug}/stages/text_and_image.py"
         found[name] = render("_pipeline/text_and_image.py.jinja", p)
+    if p.is_stable_audio:
+        name = f"fastvideo/pipelines/basic/{p.slug}/stages/text_and_sound.py"
+        found[name] = render("_pipeline/text_and_sound.py.jinja", p, p.conditioner)
     if p.joins_image:
         name = f"fastvideo/pipelines/basic/{p.slug}/stages/image_conditioning.py"
         found[name] = render("_pipeline/image_conditioning.py.jinja", p)

@@ -65,7 +65,7 @@ def valid_tokens(outputs: BaseEncoderOutput) -> torch.Tensor:
     for row, length in enumerate(mask.gt(0).sum(dim=1).tolist()):
         padded[row, :length] = hidden[row, :length]
     return padded
-{% elif p.is_sd3 %}
+{% elif p.is_sd3 or p.is_stable_audio %}
 def clean_prompt(prompt: str) -> str:
     """As it is: the official pipeline cleans nothing."""
     return prompt

@@ -17,13 +17,17 @@ _DENOISE_STAGE = PresetStageSpec(
     workload_type="{{ p.workload }}",
     stage_schemas=(_DENOISE_STAGE, ),
     defaults={
-{% for name in ["height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale"] %}
+{% for name in ["height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "audio_start_in_s", "audio_end_in_s"] %}
 {% if name in p.defaults and p.defaults[name][0] is not none %}
         "{{ name }}": {{ p.defaults[name][0] | pyrepr }},  # {{ p.defaults[name][1] }}
 {% endif %}
 {% endfor %}
 {% if p.is_image %}
         "num_frames": 1,  # an image
+{% elif p.is_stable_audio %}
+        "height": 8,  # VideoGenerator asks for a size and a length; nothing of a sound depends on them
+        "width": 8,
+        "num_frames": 1,
 {% elif "fps" not in p.defaults %}
         "fps": {{ p.fps }},  # the gate's; the official pipeline has none
 {% endif %}

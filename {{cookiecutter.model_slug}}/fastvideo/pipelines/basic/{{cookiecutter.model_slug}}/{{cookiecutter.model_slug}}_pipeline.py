@@ -3,7 +3,11 @@
 {% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="module_name") | list %}
 {% set tokenizers = encoders | map(attribute="tokenizer") | select | list %}
 {% set experts = p.components | selectattr("name", "equalto", "transformer_2") | list %}
-"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.joins_image or p.is_sd3 else "one" }} of its own."""
+"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.own_stages else "one" }} of its own."""
+{% if p.is_stable_audio %}
+import os
+from typing import Any
+{% endif %}
 
 from fastvideo.fastvideo_args import FastVideoArgs
 from fastvideo.pipelines import ComposedPipelineBase, LoRAPipeline
@@ -11,7 +15,10 @@ from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}Denoisin
 {% for name in p.own_stages %}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ name }}
 {% endfor %}
-{% if p.is_sd3 %}
+{% if p.is_stable_audio %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages.text_and_sound import load_conditioner
+from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage, TimestepPreparationStage
+{% elif p.is_sd3 %}
 from fastvideo.pipelines.stages import (ConditioningStage, InputValidationStage, LatentPreparationStage,
                                         TimestepPreparationStage)
 {% else %}
@@ -30,11 +37,28 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
 {% endfor %}
     ]
 
+{% if p.is_stable_audio %}
+    def load_modules(self,
+                     fastvideo_args: FastVideoArgs,
+                     loaded_modules: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The conditioner first: FastVideo would build one without the checkpoint's config."""
+        given = dict(loaded_modules or {})
+        if "{{ p.conditioner.name }}" not in given:
+            folder = os.path.join(self.model_path, "{{ p.conditioner.name }}")
+            given["{{ p.conditioner.name }}"] = load_conditioner(folder, fastvideo_args)
+        return super().load_modules(fastvideo_args, given)
+
+{% endif %}
     def create_pipeline_stages(self, fastvideo_args: FastVideoArgs) -> None:
         scheduler, transformer = self.get_module("scheduler"), self.get_module("{{ p.dit.name }}")
 
         self.add_stage("input_validation_stage", InputValidationStage())
-{% if encoders %}
+{% if p.is_stable_audio %}
+        encoder, tokenizer = self.get_module("{{ encoders[0].name }}"), self.get_module("{{ encoders[0].tokenizer }}")
+        conditioner, vae = self.get_module("{{ p.conditioner.name }}"), self.get_module("{{ p.vae.name if p.vae else "vae" }}")
+        text_stage = {{ p.prefix }}TextAndSecondsStage(encoder, tokenizer, conditioner, vae)
+        self.add_stage("prompt_encoding_stage", text_stage)
+{% elif encoders %}
         encoders = [
 {% for c in encoders %}
             self.get_module("{{ c.name }}"),
@@ -53,7 +77,7 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
         image_stage = {{ p.prefix }}ImageEncodingStage(image_encoder=image_encoder, image_processor=image_processor)
         self.add_stage("image_encoding_stage", image_stage)
 {% endif %}
-{% if p.workload not in ("t2v", "t2i") and not p.joins_image %}
+{% if p.workload not in ("t2v", "t2i") and not p.own_stages %}
         # FVPORT-DECIDE: the official pipeline's stages for {{ p.workload }} (its image, video or audio conditioning) go here, in its order.
 {% endif %}
         self.add_stage("conditioning_stage", ConditioningStage())
@@ -61,7 +85,11 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
         # FVPORT-DECIDE: the checkpoint's scheduler shifts by resolution (use_dynamic_shifting); the shared stage hands it no mu.
 {% endif %}
         self.add_stage("timestep_preparation_stage", TimestepPreparationStage(scheduler=scheduler))
+{% if p.is_stable_audio %}
+        self.add_stage("latent_preparation_stage", {{ p.prefix }}SoundLatentStage(scheduler=scheduler))
+{% else %}
         self.add_stage("latent_preparation_stage", LatentPreparationStage(scheduler=scheduler, transformer=transformer))
+{% endif %}
 {% if p.joins_image %}
         self.add_stage("image_latent_stage", {{ p.prefix }}ImageLatentStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}")))
 {% endif %}
@@ -71,7 +99,9 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
         experts = (transformer, )
 {% endif %}
         self.add_stage("denoising_stage", {{ p.prefix }}DenoisingStage(experts, scheduler))
-{% if p.is_sd3 %}
+{% if p.is_stable_audio %}
+        self.add_stage("decoding_stage", {{ p.prefix }}SoundDecodingStage(vae=vae))
+{% elif p.is_sd3 %}
         decoding_stage = {{ p.prefix }}ImageDecodingStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}"), pipeline=self)
         self.add_stage("decoding_stage", decoding_stage)
 {% else %}

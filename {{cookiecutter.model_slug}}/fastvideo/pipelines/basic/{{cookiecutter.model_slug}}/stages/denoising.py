@@ -39,13 +39,13 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
         latents, timesteps = batch.latents, batch.timesteps
         if latents is None or timesteps is None:
             raise ValueError("latents and timesteps must be prepared before denoising")
-        positive = self._conditions(batch.prompt_embeds, batch.prompt_attention_mask, {{ "batch.image_embeds, " if p.joins_image }}{{ "batch.clip_embedding_pos, " if p.is_sd3 }}dtype)
+        positive = self._conditions(batch.prompt_embeds, batch.prompt_attention_mask, {{ "batch.image_embeds, " if p.joins_image }}{{ "batch.clip_embedding_pos, " if p.is_sd3 or p.is_stable_audio }}dtype)
         negative = None
         if batch.do_classifier_free_guidance:
 {% if p.joins_image %}
             negative = self._conditions(batch.negative_prompt_embeds, batch.negative_attention_mask, batch.image_embeds,
                                         dtype)
-{% elif p.is_sd3 %}
+{% elif p.is_sd3 or p.is_stable_audio %}
             negative = self._conditions(batch.negative_prompt_embeds, batch.negative_attention_mask,
                                         batch.clip_embedding_neg, dtype)
 {% else %}
@@ -82,7 +82,7 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
         self._release(fastvideo_args)
         return batch
 
-    def _conditions(self, embeds, mask, {{ "images, " if p.joins_image }}{{ "pooled, " if p.is_sd3 }}dtype: torch.dtype) -> dict[str, Any]:
+    def _conditions(self, embeds, mask, {{ "images, " if p.joins_image }}{{ "pooled, " if p.is_sd3 else "front, " if p.is_stable_audio }}dtype: torch.dtype) -> dict[str, Any]:
         """What the transformer is told beside latents and timestep: one tensor for one encoder, a list for several."""
         cast = [embed.to(device=get_local_torch_device(), dtype=dtype) for embed in embeds or []]
         conditions: dict[str, Any] = {"encoder_hidden_states": cast[0] if len(cast) == 1 else cast}
@@ -94,6 +94,8 @@ class {{ p.prefix }}DenoisingStage(PipelineStage):
 {% endif %}
 {% if p.is_sd3 %}
         conditions["pooled_projections"] = pooled[0].to(device=get_local_torch_device(), dtype=dtype)
+{% elif p.is_stable_audio %}
+        conditions["global_hidden_states"] = front[0].to(device=get_local_torch_device(), dtype=dtype)
 {% endif %}
         return conditions
 
