@@ -48,6 +48,7 @@ def strength(scratch: Path, quick: bool) -> Case:
 def lines(detail: dict[str, Any]) -> list[str]:
     """The figures of a kept document as Markdown."""
     alone, goals = detail["by_case"], detail["goals"]
+    missing = list(dict.fromkeys(name.partition("/")[0] for name in detail["not_run"]))
     blind = [f"`{pair['pair']}`: {fault['words']}" for pair in detail["by_pair"] for fault in pair["blind"]]
     named = detail["traced"] - sum(len(row.get("misnamed", [])) for row in detail["rows"])
     by = ", ".join(f"{measure} {count}" for measure, count in detail["by_measure"].items())
@@ -64,6 +65,8 @@ def lines(detail: dict[str, Any]) -> list[str]:
         f"| caught by | {by} | |",
         "",
     ]
+    if missing:
+        found += [f"Not run: {len(detail['not_run'])} cases of {', '.join(f'`{name}`' for name in missing)}.", ""]
     found += ["No fault is blind to a whole pair."] if not blind else ["Blind to a whole pair:", ""]
     return found + [f"- {words}" for words in blind]
 

@@ -208,6 +208,7 @@ def record(rows: list[Row], seconds: float) -> dict[str, Any]:
         "cases": len(equal),
         "pairs": len(by_pair),
         "left_out": len(rows) - len(equal) - len(failed),
+        "not_run": [case.name for case in run.cases() if case.name not in {row["case"] for row in rows}],
         "strength": share(caught, total),
         "caught": caught,
         "total": total,
