@@ -92,6 +92,8 @@ def test_start_and_end_are_part_of_the_gates_call(port: Path) -> None:
     assert 'audio_end_in_s = { value = 0.512, source = "transformer/config.json' in declared
     assert 'metric = "mr_stft"' in declared
     script = text(port, "examples/inference/basic/*.py")
+    assert "--fps" not in script
+    assert "run_text_to_latent_similarity_test(" in text(port, "fastvideo/tests/ssim/*.py")
     assert 'parser.add_argument("--audio-end-in-s", type=float, default=0.512)' in script
 
 

@@ -28,7 +28,7 @@ def main() -> None:
                         action=argparse.BooleanOptionalAction,
                         default=torch.cuda.is_available(),
                         help="keep idle components in host memory")
-{% if not p.is_image %}
+{% if not p.is_image and not p.is_stable_audio %}
     parser.add_argument("--fps", type=int, default={{ p.fps }})
 {% endif %}
 {% for name, value in p.call.items() %}

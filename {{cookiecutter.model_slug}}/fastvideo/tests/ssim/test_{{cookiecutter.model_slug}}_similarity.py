@@ -1,4 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
+{% if p.is_stable_audio %}
+"""Regression of {{ p.pipeline_class }} in FastVideo's own suite: its latents, as that suite compares sound (CUDA)."""
+import os
+
+import pytest
+
+from fastvideo.logger import init_logger
+from fastvideo.tests.ssim.inference_similarity_utils import resolve_inference_device_reference_folder
+from fastvideo.tests.ssim.latent_similarity_utils import (AUDIO_FIRST_8_TIMESTEPS_SPEC,
+                                                          run_text_to_latent_similarity_test)
+
+logger = init_logger(__name__)
+
+REQUIRED_GPUS = 1
+
+device_reference_folder = resolve_inference_device_reference_folder(logger)
+
+PARAMS = {
+    "num_gpus": 1,
+    "model_path": {{ ("converted_weights/" ~ p.slug) | pyrepr }},
+    "height": 8,
+    "width": 8,
+    "num_frames": 1,
+{% for name in ["num_inference_steps", "guidance_scale"] %}
+{% if name in p.call %}
+    "{{ name }}": {{ p.call[name] | pyrepr }},
+{% endif %}
+{% endfor %}
+    "seed": {{ p.seeds[0] }},
+    "sp_size": 1,
+    "tp_size": 1,
+    "fps": {{ p.fps }},
+}
+
+MODEL_TO_PARAMS = {
+    "{{ p.slug }}": PARAMS,
+}
+
+PROMPTS = [
+{% for prompt in p.prompts %}
+    {{ prompt | pyrepr }},
+{% endfor %}
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("attention_backend_name", ["TORCH_SDPA"])
+@pytest.mark.parametrize("model_id", list(MODEL_TO_PARAMS))
+def test_{{ p.slug }}_similarity(prompt: str, attention_backend_name: str, model_id: str) -> None:
+    run_text_to_latent_similarity_test(
+        logger=logger,
+        script_dir=os.path.dirname(os.path.abspath(__file__)),
+        device_reference_folder=device_reference_folder,
+        prompt=prompt,
+        attention_backend_name=attention_backend_name,
+        model_id=model_id,
+        default_params_map=MODEL_TO_PARAMS,
+        full_quality_params_map=MODEL_TO_PARAMS,
+        init_kwargs_override={"workload_type": "{{ p.workload }}"},
+        slice_spec=AUDIO_FIRST_8_TIMESTEPS_SPEC,
+    )
+{% else %}
 """Media regression of {{ p.pipeline_class }} in FastVideo's own suite (MS-SSIM, CUDA, its reference store)."""
 import os
 {% if p.takes_image %}
@@ -89,3 +151,4 @@ def test_{{ p.slug }}_similarity(
         media_extension=".png",
 {% endif %}
     )
+{% endif %}
