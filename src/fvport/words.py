@@ -63,4 +63,5 @@ def wrong_mode(kind: str, mode: str) -> str:
         return f"a {kind} must be FastVideo's own: external is for encoders and the like"
     return ""
 
+
 FRAMES = ("num_frames", "frames", "video_length")  # what an official pipeline's call may name the number of frames
