@@ -227,6 +227,12 @@ def test_planted_faults_of_sound_change_the_record() -> None:
     assert plant(a, b, a) is None
 
 
+def test_the_seconds_are_the_conditioners() -> None:
+    """What is wrong in the global token is sent to the component that makes it, not to the text encoder."""
+    finding = walk.Finding("conditioning", False, "", {"of": "global_hidden_states"})
+    assert pipeline._kind(finding) == "conditioner"
+
+
 # --- calls and files -------------------------------------------------------------------------------------------------
 
 
@@ -252,9 +258,13 @@ def declared(tmp_path: Path, **call: float) -> Any:
     )
 
 
-def wav(tmp_path: Path, samples: int = 8000, channels: int = 2, rate: int = RATE, level: float = 0.3) -> Path:
-    tone = level * np.sin(2 * np.pi * 440 * np.arange(samples) / rate)
-    _media.write_wav(tmp_path / "a.wav", sound.of_array(np.stack([tone] * channels).astype(np.float32), rate))
+def tone(samples: int = 8000, channels: int = 2, rate: int = RATE, level: float = 0.3) -> sound.Sound:
+    wave = level * np.sin(2 * np.pi * 440 * np.arange(samples) / rate)
+    return sound.of_array(np.stack([wave] * channels).astype(np.float32), rate)
+
+
+def wav(tmp_path: Path, **made: Any) -> Path:
+    _media.write_wav(tmp_path / "a.wav", tone(**made))
     return tmp_path / "a.wav"
 
 
@@ -285,6 +295,27 @@ def test_a_broken_sound_of_the_example_is_red(tmp_path: Path, cut: int, words: s
     file = wav(tmp_path)
     file.write_bytes(file.read_bytes()[:cut])
     (item,) = example.look(declared(tmp_path, audio_start_in_s=0.0, audio_end_in_s=0.5), file)
+    assert item.verdict == "fail"
+    assert words in item.reason
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda file: file.write_bytes(file.read_bytes()[:9000]), "the written file is truncated"),
+        (lambda file: file.write_bytes(b"RIFF" + bytes(200)), "the written file"),
+        (lambda file: wav(file.parent, samples=6000), "6000 samples (0.375 s), 8000 are declared"),
+        (lambda file: wav(file.parent, level=0.0), "it is silent"),
+        (lambda file: wav(file.parent, rate=44100), "its sample rate is 44100 Hz, 16000 Hz is declared"),
+        (lambda file: wav(file.parent, level=0.1), "differs by mr_stft"),
+    ],
+)
+def test_a_harmed_file_is_red_in_ssim(tmp_path: Path, harm: Any, words: str) -> None:
+    """The written file is judged by itself: what was right before it may be cut, silenced or mislabelled in it."""
+    file, reference = wav(tmp_path), tone()
+    assert _media.judge_sound_file("p0s0", reference, file, "mr_stft", 0.1, True).verdict == "pass"
+    harm(file)
+    item = _media.judge_sound_file("p0s0", reference, file, "mr_stft", 0.1, True)
     assert item.verdict == "fail"
     assert words in item.reason
 

@@ -162,6 +162,8 @@ def _kind(finding: walk.Finding) -> str:
     of = str(finding.metrics.get("of", ""))
     if finding.stage == "conditioning" and of == walk.BESIDE_NOISE:
         return "vae"
+    if finding.stage == "conditioning" and of == "global_hidden_states":
+        return "conditioner"
     return "image_encoder" if finding.stage == "conditioning" and "image" in of else COMPONENT.get(finding.stage, "")
 
 
