@@ -50,7 +50,8 @@ def lines(detail: dict[str, Any]) -> list[str]:
     alone, goals = detail["by_case"], detail["goals"]
     missing = list(dict.fromkeys(name.partition("/")[0] for name in detail["not_run"]))
     blind = [f"`{pair['pair']}`: {fault['words']}" for pair in detail["by_pair"] for fault in pair["blind"]]
-    named = detail["traced"] - sum(len(row.get("misnamed", [])) for row in detail["rows"])
+    wrong = {row["case"]: len(row["misnamed"]) for row in detail["rows"] if row.get("misnamed")}
+    named = detail["traced"] - sum(wrong.values())
     by = ", ".join(f"{measure} {count}" for measure, count in detail["by_measure"].items())
     found = [
         f"FastVideo {detail['fastvideo']}; comparison, catalogue and trace in state `{detail['state']}`.",
@@ -65,6 +66,9 @@ def lines(detail: dict[str, Any]) -> list[str]:
         f"| caught by | {by} | |",
         "",
     ]
+    if wrong:
+        words = ", ".join(f"`{case}` ({count})" for case, count in wrong.items())
+        found += [f"The trace named another module, or none, in: {words}.", ""]
     if missing:
         found += [f"Not run: {len(detail['not_run'])} cases of {', '.join(f'`{name}`' for name in missing)}.", ""]
     found += ["No fault is blind to a whole pair."] if not blind else ["Blind to a whole pair:", ""]
