@@ -238,6 +238,12 @@ def hunyuan() -> list[Case]:
         base.variant("image", "one frame", inputs=pair((1, 3, 1, 16, 24), (1, 4, 1, 2, 3))),
         base.variant("no_attention", "mid_block_add_attention false", config={"mid_block_add_attention": False}),
         base.variant(
+            "no_attention_batch2",
+            "the same, batch 2",
+            config={"mid_block_add_attention": False},
+            inputs=pair((2, 3, 9, 16, 24), (2, 4, 3, 2, 3)),
+        ),
+        base.variant(
             "tiling",
             "spatially tiled decode",
             inputs=pair((1, 3, 1, 16, 16), (1, 4, 2, 3, 4)),
