@@ -7,6 +7,7 @@
     inventory.py       which native classes there are, read from the installed tree
     run.py             one boot, one fork a case
     judge.py           inside the fork: both sides, the port's own comparison, the finding's patch tried
+    strength.py        faults planted in every equal case (strength_case.py: inside its fork)
     findings.py        what differs, where on both sides, and why
     show.py, page.py   terminal, JSON, HTML, docs/census.md
 
