@@ -105,6 +105,14 @@ def test_another_conditioner_is_left_to_a_person(tmp_path: Path) -> None:
     assert "cover text to video, not t2a" in text(root, "tests/local_tests/*/PLAN.md")
 
 
+def test_the_package_that_a_schedulers_noise_needs_is_named(tmp_path: Path, port: Path) -> None:
+    """Stable Audio Open's scheduler needs torchsde, on both sides; the plan says so at once, and only then."""
+    root = baked(tmp_path, "cosine")
+    assert "torchsde" in text(root, "tests/local_tests/*/PLAN.md")
+    assert "import torchsde" in text(root, "fastvideo/models/schedulers/*.py")
+    assert "torchsde" not in text(port, "tests/local_tests/*/PLAN.md") + text(port, "fastvideo/**/*.py")
+
+
 # --- the scheduler ---------------------------------------------------------------------------------------------------
 
 

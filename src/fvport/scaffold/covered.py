@@ -14,6 +14,11 @@ TRIED = ("", "WanTransformer3DModel", "SD3Transformer2DModel", "StableAudioDiTMo
 
 def say(p: PortContext) -> None:
     """A workload that the media checks cannot run yet is said at once, not after a day's work."""
+    if p.scheduler and p.scheduler.official_class == "CosineDPMSolverMultistepScheduler":
+        p.unknown.append(
+            "The scheduler draws its noise with torchsde on both sides, and neither diffusers nor FastVideo brings it: "
+            "it must be in the environment that FVPORT_ENV names, and in the gate's image."
+        )
     if p.is_generated:
         _say_what_is_untried(p)
         return
