@@ -115,7 +115,10 @@ def test_ignored_helper(port: Port, hide: str) -> None:
     assert "fastvideo/layers/ropehelp.py:1" in red(port, "FV301")
 
 
-@pytest.mark.parametrize("path", ["wanref/__init__.py", "einops/a/b.py", "sitecustomize.py", "outputs/help.py"])
+PACKAGES = ["wanref/__init__.py", "einops/a/b.py", "sitecustomize.py", "outputs/help.py", "__pycache__/help.pyc"]
+
+
+@pytest.mark.parametrize("path", PACKAGES)
 @pytest.mark.parametrize("ignored", [False, True])
 def test_package_at_the_root(port: Port, path: str, ignored: bool) -> None:
     """FV319: a module or package at the root is named, committed, untracked or ignored."""
@@ -124,6 +127,14 @@ def test_package_at_the_root(port: Port, path: str, ignored: bool) -> None:
     if ignored:
         (port.root / ".git/info/exclude").write_text(f"/{path.split('/')[0]}\n")
     assert path.split("/")[0] + ": is " in red(port, "FV319")
+
+
+def test_what_nox_leaves_at_the_root_is_no_package(port: Port) -> None:
+    """FV319: the bytecode that Python keeps of noxfile.py is imported by no name; it is there after any session."""
+    kept = port.root / "__pycache__" / "noxfile.cpython-311.pyc"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(b"x")
+    assert red(port, "FV319") == ""
 
 
 def test_root_file_counts(port: Port) -> None:

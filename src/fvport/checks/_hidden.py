@@ -171,8 +171,13 @@ def _root_entries(port: Port, base: str) -> Iterator[Finding]:
 
 def _importable(folder: Path) -> bool:
     """Whether Python files lie in a folder; a virtual environment's do not count, for its folder is no package."""
-    if any(file.suffix in CODE for file in folder.iterdir()):
+    if any(_module(file.name) for file in folder.iterdir()):
         return True
     if (folder / "pyvenv.cfg").is_file():
         return False
-    return any(file.endswith(CODE) for _, _, files in os.walk(folder) for file in files)
+    return any(_module(file) for _, _, files in os.walk(folder) for file in files)
+
+
+def _module(name: str) -> bool:
+    """A file that an import finds; what Python keeps of a source is not (nox leaves noxfile.cpython-311.pyc)."""
+    return name.endswith(CODE) and not (name.endswith(".pyc") and "." in name.removesuffix(".pyc"))
