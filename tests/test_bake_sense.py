@@ -261,7 +261,7 @@ def test_a_transformer_that_no_pipeline_was_tried_with_is_told() -> None:
     from fvport.scaffold import covered
 
     def told(cls: str) -> list[str]:
-        p = SimpleNamespace(is_generated=True, dit=SimpleNamespace(official_class=cls), unknown=[])
+        p = SimpleNamespace(is_generated=True, dit=SimpleNamespace(official_class=cls), scheduler=None, unknown=[])
         covered.say(p)
         return p.unknown
 

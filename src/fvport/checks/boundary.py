@@ -349,7 +349,7 @@ _ATTEND = (
     "mask goes there as set_forward_context(..., attn_metadata=SDPAMetadata(current_timestep=0, attn_mask=mask))"
 )
 # A linear-attention or windowed transformer has no softmax attention over the sequence; only a person can say so.
-_NOT_FULL = re.compile(r"#\s*no DistributedAttention:\s*\S+\s+\S+")
+_NOT_FULL = re.compile(r"#[ \t]*no DistributedAttention:[ \t]*\S+[ \t]+\S+")
 
 
 # --- what would make the evidence worthless --------------------------------------------------------------------------
