@@ -192,6 +192,7 @@ def test_a_reason_stands_for_the_layer_that_is_not_needed(port: Port) -> None:
     line = "# no DistributedAttention: the attention over the sequence is linear"
     g.edit(port, NATIVE, "EntryClass", f"{line}\nx = LocalAttention\nEntryClass")
     assert "FV315" not in red(port)
+    assert any("the attention over the sequence is linear" in note for note in run_check(port, "boundary").notes)
     g.edit(port, NATIVE, line, f"{line}\ny = torch.nn.functional.scaled_dot_product_attention")
     assert "SDPAMetadata" in next(i.todo for i in run_check(port, "boundary").items if i.name.startswith("FV315 "))
 

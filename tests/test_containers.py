@@ -225,8 +225,31 @@ def test_only_the_engines_own_trouble_is_tried_again(port: Path, codes: str, end
     command = ["bash", str(ROOT / "ci" / "in-image.sh"), "keys"]
     done = subprocess.run(command, cwd=port, env=given, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.count("run")) == (ended, tries)
-    assert done.stderr.count("not the port's: again") == tries - 1
+    assert done.stderr.count("before anything of the port ran: again") == tries - 1
     assert (summary.read_text().count("again") if summary.exists() else 0) == tries - 1
+
+
+@pytest.mark.parametrize(("codes", "ended", "tries"), [("1 0", 0, 2), ("1 2 1 0", 1, 3)])
+def test_a_build_that_fails_is_tried_again(port: Path, codes: str, ended: int, tries: int) -> None:
+    """No image yet, and the build fails: again, twice at most; nothing runs in an image that was never built."""
+    folder = port / "docker" / "alignment-gate"
+    folder.mkdir(parents=True)
+    for name in ("in-image.sh", "Dockerfile", "some.lock"):
+        (folder / name).write_text((ROOT / "ci" / "in-image.sh").read_text() if name.endswith(".sh") else "x")
+    (port / "noxfile.py").touch()
+    engine, left = port.parent / "engine", port.parent / "left"
+    engine.write_text(
+        '#!/bin/sh\necho "$1"\n[ "$1" = image ] && exit 1\n[ "$1" = run ] && exit 0\n'
+        'set -- $(cat "$LEFT")\ncode=$1\nshift\necho "$@" > "$LEFT"\nexit "$code"\n'
+    )
+    engine.chmod(0o755)
+    left.write_text(codes)
+    given = {**os.environ, "DEVICE": "cpu", "DOCKER": str(engine), "IMAGE": "", "LEFT": str(left)}
+    given["FVPORT_RETRY_SECONDS"] = "0"
+    command = ["bash", "docker/alignment-gate/in-image.sh", "keys"]
+    done = subprocess.run(command, cwd=port, env=given, capture_output=True, text=True, check=False)
+    said = done.stdout.splitlines()
+    assert (done.returncode, said.count("build"), said.count("run")) == (ended, tries, int(ended == 0)), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,8 @@ import importlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
-FAMILIES = (
-    "boundary",
-    "docs",
-    "smoke",
-)  # checks written as rules; the mapping's lie in weights/lint.py
+# Checks that are written as rules; the mapping's lie in weights/lint.py.
+FAMILIES = ("boundary", "docs", "smoke")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     edited = [source.path for source in found.files if source.lines is not None]
     if edited:
         record.notes.append(f"FastVideo files that the port changes: {', '.join(edited)}")
-    record.notes += hot_path.notes(found)
+    record.notes += [*_reasons(found), *hot_path.notes(found)]
     if not sources.in_git(port):
         record.notes.append(
             "no git tree here: the port's files were found by name, changes of FastVideo's are not seen"
@@ -337,8 +337,7 @@ def attention_layers(s: Sources) -> Iterator[Finding]:
             if name in own:
                 yield Finding(_at(source, getattr(node, "lineno", 1)), f"calls {name}", _ATTEND, component=c.name)
         used = {node.id for node in source.nodes if isinstance(node, ast.Name)}
-        told = _NOT_FULL.search(source.text or "")
-        if "LocalAttention" in used and "DistributedAttention" not in used and not told:
+        if "LocalAttention" in used and "DistributedAttention" not in used and not _NOT_FULL.search(source.text or ""):
             what = "has LocalAttention alone: full-sequence self-attention needs DistributedAttention"
             todo = "Where no softmax attention goes over the whole sequence, say why: # no DistributedAttention: REASON"
             yield Finding(source.path, what, todo, component=c.name)
@@ -349,7 +348,15 @@ _ATTEND = (
     "mask goes there as set_forward_context(..., attn_metadata=SDPAMetadata(current_timestep=0, attn_mask=mask))"
 )
 # A linear-attention or windowed transformer has no softmax attention over the sequence; only a person can say so.
-_NOT_FULL = re.compile(r"#[ \t]*no DistributedAttention:[ \t]*\S+[ \t]+\S+")
+_NOT_FULL = re.compile(r"#[ \t]*no DistributedAttention:[ \t]*(\S+[ \t]+\S.*)")
+
+
+def _reasons(s: Sources) -> Iterator[str]:
+    """What a person wrote in place of DistributedAttention: a risk that the gate and the report show."""
+    for c in s.ported:
+        source = s.get(c.native_file)
+        for reason in _NOT_FULL.findall((source.text or "") if source else ""):
+            yield f"{c.name}: no DistributedAttention, {reason.strip()} (said in {c.native_file})"
 
 
 # --- what would make the evidence worthless --------------------------------------------------------------------------

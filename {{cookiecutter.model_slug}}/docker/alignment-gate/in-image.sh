@@ -30,7 +30,7 @@ again() { # again CODES COMMAND...: CODES is a pattern of exit codes
     engine "${@:2}" || code=$?
     # shellcheck disable=SC2053 # a pattern
     [[ $try -lt 3 && $code == $1 ]] || return "$code"
-    echo "in-image.sh: $docker $2 ended with $code, which is the machine's trouble and not the port's: again ($try of 2)" |
+    echo "in-image.sh: $docker $2 ended with $code before anything of the port ran: again ($try of 2)" |
       tee -a "${GITHUB_STEP_SUMMARY:-/dev/null}" >&2
     sleep "${FVPORT_RETRY_SECONDS:-20}"
   done
