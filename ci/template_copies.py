@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that a port carries of ours: `python -m ci.template_copies` brings the template's up to date (a test compares).
 
-Most are the same bytes. The workflow has other triggers, and its `${{ }}` are guarded from jinja. The Dockerfile
-installs fvport from FVPORT_SOURCE, because a port's tree does not hold it.
+Most are the same bytes. The workflow's `${{ }}` are guarded from jinja; port-gate.yml beside it calls it. The port's
+Dockerfile installs fvport from FVPORT_SOURCE, because a port's tree does not hold it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,8 @@ SAME = (
     "ci/buildkite/step.sh",
 )
 WORKFLOW = ".github/workflows/alignment-gate.yml"
+CALLER = ".github/workflows/port-gate.yml"  # the template's own: when a port's gate runs
 
-TRIGGERS = """\
-on:
-  pull_request:
-  merge_group:
-  workflow_dispatch:
-"""
 DOCKER_HEAD = """\
 # SPDX-License-Identifier: Apache-2.0
 # The alignment gate's image: FastVideo, the official libraries and fvport, each locked. A port is
@@ -61,11 +56,7 @@ def files() -> dict[str, bytes]:
 
 
 def workflow(text: str) -> str:
-    """Our reusable workflow with a port's triggers, as a jinja template that renders to it."""
-    start, end = text.index("on:\n"), text.index("permissions: {}")
-    inputs = text[text.index("    inputs:\n") : end]
-    text = text[:start] + TRIGGERS + inputs + text[end:]
-    text = text.replace("# A port carries the same jobs; a test compares the two files.\n", "")
+    """Our reusable workflow as a jinja template that renders to it."""
     return re.sub(r"\$\{\{(.*?)\}\}", r"${{ '{{' }}\1{{ '}}' }}", text)
 
 

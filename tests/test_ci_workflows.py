@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 OURS = ROOT / ".github" / "workflows"
 
 
-def rendered() -> str:
-    """The port's workflow as the template renders it."""
-    text = (template_copies.TEMPLATE / template_copies.WORKFLOW).read_text()
+def rendered(name: str = template_copies.WORKFLOW) -> str:
+    """A workflow of the port as the template renders it."""
+    text = (template_copies.TEMPLATE / name).read_text()
     options = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     return jinja2.Environment(undefined=jinja2.StrictUndefined, **options).from_string(text).render()
 
@@ -69,10 +69,25 @@ def test_jobs_have_a_time_limit_and_runs_replace_each_other(name: str) -> None:
     assert parsed(name)["concurrency"]["cancel-in-progress"] is True
 
 
-def test_port_carries_the_same_jobs() -> None:
-    """The gate of a port and the reusable one differ in their triggers only."""
-    assert parsed("port")["jobs"] == parsed("alignment-gate.yml")["jobs"]
-    assert set(parsed("port")[True]) == {"pull_request", "merge_group", "workflow_dispatch"}  # yaml reads `on` as True
+def test_port_calls_the_same_workflow() -> None:
+    """A port carries the reusable workflow to the letter, and calls it in under 20 lines, when it should run."""
+    assert rendered() == WORKFLOWS["alignment-gate.yml"]
+    text = rendered(template_copies.CALLER)
+    assert len(text.splitlines()) < 20
+    caller = yaml.safe_load(text)
+    assert set(caller[True]) == {"pull_request", "merge_group", "workflow_dispatch"}  # yaml reads `on` as True
+    assert caller["permissions"] == {}
+    assert set(caller["jobs"]) == {"gate"}
+    assert caller["jobs"]["gate"]["uses"] == "./" + template_copies.WORKFLOW
+
+
+def test_caller_grants_what_the_jobs_ask_and_no_more() -> None:
+    """A called job may have no right that its caller lacks: GitHub refuses the whole run then."""
+    gate = yaml.safe_load(rendered(template_copies.CALLER))["jobs"]["gate"]
+    asked = [job["permissions"] for job in parsed("alignment-gate.yml")["jobs"].values()]
+    assert gate["permissions"] == {key: value for rights in asked for key, value in rights.items()}
+    assert set(gate["with"]) <= set(parsed("alignment-gate.yml")[True]["workflow_call"]["inputs"])
+    assert "secrets" not in gate
 
 
 def test_verdict_is_red_unless_everything_ran_and_passed() -> None:
@@ -165,8 +180,9 @@ def test_verdict_without_a_plan_is_red(tmp_path: Path) -> None:
 
 def test_fastvideos_contract_is_kept() -> None:
     """FastVideo's own tests forbid naming tests/local_tests in ci-*.yml: our file has another name and does not."""
-    assert not Path(template_copies.WORKFLOW).name.startswith("ci-")
-    assert "tests/local_tests" not in rendered()
+    for name in (template_copies.WORKFLOW, template_copies.CALLER):
+        assert not Path(name).name.startswith("ci-")
+        assert "tests/local_tests" not in rendered(name)
 
 
 def test_ci_runs_every_session_by_nox_and_gathers_them() -> None:
