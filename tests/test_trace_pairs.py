@@ -107,3 +107,15 @@ def test_tensors_of_another_layout_match() -> None:
     assert not missing
     assert torch.equal(matched[0][2], own)
     assert record.match([("out", torch.randn(7))], [("out", other)]) == ([], ["out"])
+
+
+def test_sketches_lie_in_slabs(monkeypatch: Any) -> None:
+    """What was added comes back by its key, over the end of a slab, and a slab is not made for one sketch."""
+    monkeypatch.setattr(record.Marks, "SLAB", 2)
+    marks = record.Marks()
+    given = {f"sketch/m{i}/last/out/out": torch.full((4,), float(i)) for i in range(5)}
+    for key, sketch in given.items():
+        marks.rows[key] = marks.add(sketch)
+        sketch += 100.0  # a copy was taken
+    assert {key: row.tolist() for key, row in marks.items()} == {key: [float(i)] * 4 for i, key in enumerate(given)}
+    assert len({row.untyped_storage().data_ptr() for _, row in marks.items()}) == 3

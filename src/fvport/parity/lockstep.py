@@ -10,7 +10,7 @@ a submodule that is given something else, although all before it answered offici
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,15 +85,24 @@ def free(
     with tempfile.TemporaryDirectory(prefix="fvport-trace-") as folder:
         recorder = record.Recorder(root, probe.Store(Path(folder) / "native.bin"), names=set(pairs.pairs))
         run(recorder)
+    mine, theirs = _first_outputs(recorder.marks.items()), _first_outputs((key, key) for key in store.index)
     found: dict[str, Any] = {}
     for native, pair in pairs.pairs.items():
-        head = f"sketch/{pair.official[0]}/last/out/"
-        mine = [marks for key, marks in recorder.marks.items() if key.startswith(f"sketch/{native}/last/out/")]
-        others = [key for key in store.index if key.startswith(head)]
-        if mine and others and len(pair.official) == 1:
-            floor = official.get("drift", {}).get(others[0].partition("/")[2], 0.0)
-            found[native] = (probe.apart(mine[0], store.get(others[0])), floor)
+        key = theirs.get(pair.official[0])
+        if native in mine and key and len(pair.official) == 1:
+            floor = official.get("drift", {}).get(key.partition("/")[2], 0.0)
+            found[native] = (probe.apart(mine[native], store.get(key)), floor)
     return found, recorder.modules
+
+
+def _first_outputs(sketches: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """{module: what stands at its first output of the last call}."""
+    found: dict[str, Any] = {}
+    for key, value in sketches:
+        head, last, _ = key.partition("/last/out/")
+        if last and head.startswith("sketch/"):
+            found.setdefault(head.removeprefix("sketch/"), value)
+    return found
 
 
 def forced(

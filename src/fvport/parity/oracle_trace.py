@@ -112,7 +112,7 @@ class Tracer:
             found["local"] = {f"{name} {call}": r["output"] for (name, call), r in results if r["output"]}
             found["local_in"] = {f"{name} {call}": _largest(r["inputs"]) for (name, call), r in results}
 
-    def drift(self, store: Any, marks: dict[str, Any]) -> dict[str, float]:
+    def drift(self, store: Any, marks: Any) -> dict[str, float]:
         """Distance of each boundary's sketch from the exact run's, by the sketch's key without its head."""
         found = {}
         for key, exact in marks.items():

@@ -32,14 +32,15 @@ class Parity:
         __tracebackhide__ = True
         from fvport import fastvideo_api, spec
         from fvport.errors import FvportError
-        from fvport.parity import job, parallel_rank, session
+        from fvport.parity import job, oracle, parallel_rank, session
 
         split = job.current().what == "parallel"  # one rank of several: its answers are left for `parity.parallel`
         side = parallel_rank.compare_component if split else session.compare_component
         self.count += 1
         try:
             port = spec.load(_root(self.path))
-            fastvideo_api.boot(port.root, backend=port.fastvideo.attention_backend)
+            with oracle.ahead(port, name):
+                fastvideo_api.boot(port.root, backend=port.fastvideo.attention_backend)
             done: Any = side(port, name, call)
         except FvportError as error:
             blocked = error.exit_code == 3

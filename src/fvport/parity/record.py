@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,35 @@ class _Hooks:
         return None
 
 
+class Marks:
+    """Sketches by boundary, in slabs of a few MB.
+
+    One small allocation a sketch, made between activations that come and go, would keep the memory of those from being
+    given back: a trace would grow with a model's depth by far more than it keeps.
+    """
+
+    SLAB = 1024  # sketches
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self._slabs: list[Any] = []
+        self._count = 0
+
+    def add(self, sketch: Any) -> int:
+        """The row in which a copy of it lies."""
+        import torch
+
+        row, self._count = self._count, self._count + 1
+        if row // self.SLAB == len(self._slabs):
+            self._slabs.append(torch.empty(self.SLAB, *sketch.shape, dtype=sketch.dtype))
+        self._slabs[row // self.SLAB][row % self.SLAB] = sketch
+        return row
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        for key, row in self.rows.items():
+            yield key, self._slabs[row // self.SLAB][row % self.SLAB]
+
+
 class Recorder(_Hooks):
     """`modules[name]`: {calls, first: {in: [[label, summary]], out: ...}, last}; sketches and tensors in `store`.
 
@@ -111,7 +140,7 @@ class Recorder(_Hooks):
         self.order: list[list[Any]] = []  # [name, call] as they end
         self.used = 0
         self.full = False  # the limit was reached: some exact tensors are missing
-        self.marks: dict[str, Any] = {}
+        self.marks = Marks()
         self._seen: dict[int, tuple[Any, int, Any]] = {}
 
     def finish(self) -> None:
@@ -134,18 +163,18 @@ class Recorder(_Hooks):
         entry["calls"] = max(entry["calls"], call + 1)
         rows = []
         for label, tensor in tensors:
-            about, marks = self._measured(tensor)
+            about, row = self._measured(tensor)
             rows.append([label, about])
             for which in ("first", "last") if call == 0 else ("last",):
-                if marks is not None:
-                    self.marks[f"sketch/{name}/{which}/{side}/{label}"] = marks
+                if row is not None:
+                    self.marks.rows[f"sketch/{name}/{which}/{side}/{label}"] = row
             self._keep(name, call, side, label, tensor)
         entry["last"][side] = rows
         if call == 0:
             entry["first"][side] = rows
 
     def _measured(self, tensor: Any) -> tuple[Any, Any]:
-        """Summary and sketch; one module's output is the next one's input, and is measured once."""
+        """Summary and row of the sketch; one module's output is the next one's input, and is measured once."""
         import weakref
 
         old = self._seen.get(id(tensor))
@@ -153,7 +182,7 @@ class Recorder(_Hooks):
             known: tuple[Any, Any] = old[2]
             return known
         number = tensor.is_floating_point() or tensor.is_complex()
-        found = (probe.summary(tensor), probe.sketch(tensor) if number and self.sketches else None)
+        found = (probe.summary(tensor), self.marks.add(probe.sketch(tensor)) if number and self.sketches else None)
         self._seen[id(tensor)] = (weakref.ref(tensor), tensor._version, found)
         return found
 

@@ -27,6 +27,7 @@ STAGES = (
     "conditioning",
     "denoiser",
     "guidance",
+    "step noise",
     "latents",
     "decode input",
     "decode",
@@ -236,6 +237,37 @@ def _guidance(official: Capture, native: Capture, floors: Floors, pairs: Any) ->
     return _near(name, official.tensors[name], native.tensors[name], floors, label="the guided prediction of step 0")
 
 
+def _step_noise(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
+    """What the scheduler draws in its steps, exactly, up to the first step whose latents differ.
+
+    Where no latents differ, how the native side draws its noise is its own affair.
+    """
+    if not _draws(official) and not _draws(native):
+        return None
+    near = _latents(official, native, floors, pairs)
+    if near is None or near.ok:
+        return Finding("", True, "", {"draws": len(_draws(official))})
+    for step in range(int(near.metrics.get("step", 0)) + 1):
+        a, b = _draws(official, step), _draws(native, step)
+        if len(a) != len(b):
+            return Finding("", False, f"step {step} draws noise {len(a)} times officially, {len(b)} natively")
+        for x, y in zip(a, b, strict=True):
+            y, problem = _aligned(x, y)
+            if problem:
+                return Finding("", False, f"the noise of step {step} {problem}", {"step": step})
+            if bool((x != y).any()):
+                correlation = float((x.double() * y.double()).mean() / x.double().pow(2).mean())
+                reason = f"the noise that step {step} draws differs (correlation {correlation:.3f}): other seed, path, "
+                return Finding("", False, f"{reason}levels or shape", {"step": step})
+    return Finding("", True, "", {"draws": len(_draws(official))})
+
+
+def _draws(capture: Capture, step: int | None = None) -> list[Any]:
+    """What was drawn in a step, or in all of them, in order."""
+    prefix = "drawn/" if step is None else f"drawn/{step:03d}/"
+    return [capture.tensors[name] for name in sorted(capture.tensors) if name.startswith(prefix)]
+
+
 def _latents(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
     worst: Finding | None = None
     for step in range(min(official.steps(), native.steps())):
@@ -283,6 +315,7 @@ _JUDGES = {
     "conditioning": _conditioning,
     "denoiser": _denoiser,
     "guidance": _guidance,
+    "step noise": _step_noise,
     "latents": _latents,
     "decode input": _tensor("decode_input", "what the VAE is given (scale, mean and std)"),
     "decode": _tensor("decoded", "what the VAE decodes"),
