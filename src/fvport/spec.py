@@ -41,6 +41,7 @@ class FastVideoSource:
     branch_prefix: str = "port"
     attention_backend: str = "TORCH_SDPA"  # what FASTVIDEO_ATTENTION_BACKEND is set to, whatever the shell says
     edits: dict[str, str] = field(default_factory=dict)  # FastVideo's own files that the port changes -> why
+    fields: dict[str, str] = field(default_factory=dict)  # arguments of the call that FastVideo lacks -> their type
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class OfficialPipeline:
     call: dict[str, Any] = field(default_factory=dict)
     prompts: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
     negative_prompt: str = ""
     seeds: tuple[int, ...] = (0,)
 

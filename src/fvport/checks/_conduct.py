@@ -12,6 +12,7 @@ from fvport.checks import _hidden
 from fvport.checks._imports import _dotted, _Names
 from fvport.checks._rules import Finding
 from fvport.checks._sources import Sources, base_commit
+from fvport.workspace import fieldedit, git
 
 JUDGE = re.compile(r"_?(FVP|PYTEST)\w*|(fvport|_?pytest|pluggy)([.:]\S*)?|(.*[\s/\\])?\.fvport([\s/\\].*)?", re.DOTALL)
 ASKS = (  # the call stack, the command line, and switches that the gate sets
@@ -99,12 +100,30 @@ def _constant_argument(node: ast.AST, parents: dict[int, ast.AST]) -> bool:
 
 def fastvideo_left_alone(s: Sources) -> Iterator[Finding]:
     """A file of FastVideo that the port changes is one that registration edits, or is declared with a reason."""
+    base = base_commit(s.port)
     for source in s.files:
         if source.lines is None or any(fnmatch.fnmatch(source.path, pattern) for pattern in REGISTRATION):
+            continue
+        if source.path in fieldedit.HOLDERS and base and _only_fields(s, source.path, base):
             continue
         if not s.port.fastvideo.edits.get(source.path, "").strip():
             todo = f'Undo it, or declare it in port.toml: [fastvideo] edits = {{ "{source.path}" = "reason" }}'
             yield Finding(source.path, "is FastVideo's own and is changed: every other model depends on it", todo)
-    base = base_commit(s.port)
     if base is not None:
-        yield from _hidden.findings(s.port, base, REGISTRATION)
+        yield from _hidden.findings(s.port, base, (*REGISTRATION, *fieldedit.HOLDERS))
+
+
+def _only_fields(s: Sources, path: str, base: str) -> bool:
+    """Whether a file differs from the commit before the port in nothing but fields that ports of the tree declare."""
+    root, owner = s.port.root, fieldedit.HOLDERS[path]
+    there = git.run(root, "cat-file", "blob", f"{base}:./{path}")
+    declared = s.port.fastvideo.fields | fieldedit.of_others(root, s.port)
+    old, new = there.stdout, (root / path).read_bytes()
+    for name, kind in declared.items() if there.returncode == 0 else ():
+        edit = fieldedit.of(owner, name, kind)
+        if edit.present(new, path) and not edit.present(old, path):
+            taken = edit.remove(new, path)
+            if edit.line.encode() not in new.splitlines() or edit.line.encode() in taken.splitlines():
+                return False  # a field of that name which does more than be there
+            new = taken
+    return there.returncode == 0 and old == new

@@ -34,6 +34,7 @@ CALL_KEYS = (
     "fps",
     "audio_end_in_s",
     "audio_length_in_s",
+    "strength",
 )
 MEDIA_INPUTS = ("image", "video", "audio", "control_image", "control_video")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fvport.errors import FvportError, UsageError
 from fvport.spec import Port
-from fvport.workspace import docedit, pyedit
+from fvport.workspace import docedit, fieldedit, pyedit
 
 REGISTRY = "fastvideo/registry.py"
 PIPELINE_CONFIGS = "fastvideo/configs/pipelines/__init__.py"
@@ -133,6 +133,7 @@ def targets(port: Port, root: Path) -> list[Target]:
         pyedit.Element("__all__", f'"{pipeline_config(port.slug)}"'),
     )
     found.append(Target(PIPELINE_CONFIGS, exports, optional=True))
+    found += [Target(path, edits) for path, edits in fieldedit.of_port(port).items()]
     found += _docs(port, root)
     return found
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.spec import Port
-from fvport.workspace import names, pyedit
+from fvport.workspace import fieldedit, names, pyedit
 from fvport.workspace.detect import judge
 
 
@@ -84,12 +84,15 @@ def undo(root: Path, port: Port) -> Changes:
     """Take every registration edit back; where the record knows the bytes before, equality is proven first."""
     changes, new = Changes(), {}
     record = _read_record(root).get(port.slug, {})
+    shared = fieldedit.of_others(root, port)
     for target in names.targets(port, root):
         path = root / target.path
         if not path.is_file():
             continue
         data = old = path.read_bytes()
         for edit in reversed(target.edits):
+            if isinstance(edit, fieldedit.Field) and edit.name in shared:
+                continue
             data = edit.remove(data, target.path)
         if data == old:
             continue
@@ -148,6 +151,8 @@ def _describe(edit: pyedit.Edit) -> str:
         return f"does not import {edit.name} from {edit.module}"
     if isinstance(edit, pyedit.Element):
         return f"{edit.element} is not in {edit.variable}"
+    if isinstance(edit, fieldedit.Field):
+        return f"{edit.owner} has no field {edit.name}, so FastVideo refuses a call with it"
     if isinstance(edit, pyedit.Block):
         return f"{edit.function}() has no register_configs block with {edit.key}={edit.value}"
     return f"has no entry for this port ({edit})"
