@@ -47,7 +47,9 @@ if [[ -z $image ]]; then
   text=$(cat "$folder"/Dockerfile "$folder"/*.lock "$folder"/*.sh; echo "${FVPORT_SOURCE:-}")
   image=localhost/alignment-gate-$device:$(sha256sum <<<"$text" | cut -c1-12)
   if ! engine image inspect "$image" >/dev/null 2>&1; then
-    [[ -n ${FVPORT_SOURCE:-} ]] && build_flags+=("--build-arg=FVPORT_SOURCE=$FVPORT_SOURCE")
+    [[ -n ${FVPORT_SOURCE:-} ]] || {
+      echo "in-image.sh: no image, and nothing to build it with: set IMAGE, or FVPORT_SOURCE (fvport at a tag)" >&2; exit 2; }
+    build_flags+=("--build-arg=FVPORT_SOURCE=$FVPORT_SOURCE")
     again "[1-9]*" build "${build_flags[@]}" "--build-arg=DEVICE=$device" -t "$image" "$folder"
   fi
 fi

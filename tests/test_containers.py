@@ -229,9 +229,14 @@ def test_only_the_engines_own_trouble_is_tried_again(port: Path, codes: str, end
     assert (summary.read_text().count("again") if summary.exists() else 0) == tries - 1
 
 
-@pytest.mark.parametrize(("codes", "ended", "tries"), [("1 0", 0, 2), ("1 2 1 0", 1, 3)])
-def test_a_build_that_fails_is_tried_again(port: Path, codes: str, ended: int, tries: int) -> None:
-    """No image yet, and the build fails: again, twice at most; nothing runs in an image that was never built."""
+@pytest.mark.parametrize(
+    ("source", "codes", "ended", "tries"), [("some@v1", "1 0", 0, 2), ("some@v1", "1 2 1 0", 1, 3), ("", "0", 2, 0)]
+)
+def test_a_build_that_fails_is_tried_again(port: Path, source: str, codes: str, ended: int, tries: int) -> None:
+    """No image yet, and the build fails: again, twice at most; nothing runs in an image that was never built.
+
+    What cannot be built is said, and not tried.
+    """
     folder = port / "docker" / "alignment-gate"
     folder.mkdir(parents=True)
     for name in ("in-image.sh", "Dockerfile", "some.lock"):
@@ -245,11 +250,12 @@ def test_a_build_that_fails_is_tried_again(port: Path, codes: str, ended: int, t
     engine.chmod(0o755)
     left.write_text(codes)
     given = {**os.environ, "DEVICE": "cpu", "DOCKER": str(engine), "IMAGE": "", "LEFT": str(left)}
-    given["FVPORT_RETRY_SECONDS"] = "0"
+    given |= {"FVPORT_RETRY_SECONDS": "0", "FVPORT_SOURCE": source}
     command = ["bash", "docker/alignment-gate/in-image.sh", "keys"]
     done = subprocess.run(command, cwd=port, env=given, capture_output=True, text=True, check=False)
     said = done.stdout.splitlines()
     assert (done.returncode, said.count("build"), said.count("run")) == (ended, tries, int(ended == 0)), done.stderr
+    assert ("set IMAGE, or FVPORT_SOURCE" in done.stderr) is (source == "")
 
 
 @pytest.mark.parametrize(
