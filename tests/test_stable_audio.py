@@ -130,6 +130,13 @@ def own_scheduler(name: str) -> Any:
     return space["Own"]
 
 
+COSINE: list[dict[str, Any]] = [
+    {},
+    {"sigma_schedule": "karras", "solver_type": "heun"},
+    {"solver_order": 1},
+    tiny.SCHEDULERS["cosine"][1],
+]
+
 EDM = [
     {},
     {"sigma_schedule": "exponential", "prediction_type": "v_prediction", "sigma_data": 1.0},
@@ -161,6 +168,68 @@ def test_the_native_scheduler_steps_as_the_official_one(config: dict[str, Any]) 
             sample = a.step(output, t, sample, generator=noises[0], return_dict=False)[0]
             assert float((own - sample).abs().max()) <= 1e-6 * float(sample.abs().max())
             assert a.step_index == b.step_index
+
+
+def noisy_steps(scheduler: Any, seeds: list[int], steps: int = 3) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """(what each step draws, what it gives) of a run with fixed outputs."""
+    drawn: list[torch.Tensor] = []
+    given = torch.Generator().manual_seed(3)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    scheduler.set_timesteps(steps)
+    sample, found = 400 * torch.randn(2, 4, 9, generator=given), []
+    for t in scheduler.timesteps:
+        output = torch.randn(2, 4, 9, generator=given)
+        with native_capture._drawn(drawn.append):
+            told = generators if len(generators) > 1 else generators[0]
+            sample = scheduler.step(output, t, sample, generator=told, return_dict=False)[0]
+        found.append(sample)
+    return drawn, found
+
+
+@pytest.mark.filterwarnings("ignore:Should have t")  # torchsde, of a level one rounding outside its path
+@pytest.mark.parametrize("config", COSINE)
+@pytest.mark.parametrize("seeds", [[5], [5, 8]])
+def test_the_noise_of_every_step_is_the_official_one(config: dict[str, Any], seeds: list[int]) -> None:
+    """Stable Audio's own scheduler: the same Brownian path to the bit, for one seed and for one a sample."""
+    from diffusers import CosineDPMSolverMultistepScheduler
+
+    for steps in (1, 3, 16):
+        a = noisy_steps(CosineDPMSolverMultistepScheduler(**config), seeds, steps)
+        b = noisy_steps(own_scheduler("cosine")(**config), seeds, steps)
+        assert len(a[0]) == steps * len(seeds)
+        assert all(torch.equal(x, y) for x, y in zip(a[0], b[0], strict=True))
+        assert all(float((x - y).abs().max()) <= 1e-6 * float(x.abs().max()) for x, y in zip(a[1], b[1], strict=True))
+
+
+def record_of_steps(seed: int, factor: float = 1.0) -> walk.Capture:
+    drawn, found = noisy_steps(own_scheduler("cosine")(), [seed])
+    tensors = {f"latents/{n:03d}": value * factor for n, value in enumerate(found)}
+    return walk.Capture(tensors | {f"drawn/{n:03d}/00": value for n, value in enumerate(drawn)})
+
+
+@pytest.mark.filterwarnings("ignore:Should have t")
+def test_noise_of_another_seed_is_named_by_the_walk() -> None:
+    """Other noise is named as such; a step that is wrong with the right noise is not; equal latents ask no more."""
+    a = record_of_steps(5)
+    floors = measure_floors(a.tensors, {name: value * (1 + 1e-6) for name, value in a.tensors.items()})
+
+    def judged(b: walk.Capture) -> walk.Finding:
+        found = walk._step_noise(a, b, floors, {})
+        assert found is not None
+        return found
+
+    assert judged(a).ok
+    assert judged(record_of_steps(5, 1.01)).ok
+    other = judged(record_of_steps(6))
+    assert not other.ok
+    assert "the noise that step 0 draws differs (correlation" in other.reason
+    silent = {name: value * 2 for name, value in a.tensors.items() if name.startswith("latents")}
+    assert judged(walk.Capture(silent)).reason == "step 0 draws noise 1 times officially, 0 times natively"
+    assert walk._step_noise(walk.Capture(silent), walk.Capture(silent), floors, {}) is None
+    stage, plant = pipeline.FAULTS["step noise of another path"]
+    faulty = plant(a, a, a)
+    assert faulty is not None
+    assert (stage, judged(walk.Capture({**a.tensors, **faulty})).ok) == ("step noise", False)
 
 
 def test_a_solver_that_is_not_known_is_refused() -> None:

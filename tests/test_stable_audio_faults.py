@@ -39,6 +39,10 @@ FAULTS = {  # fault -> the stage that must be named
     "padding not hidden": "conditioning",
     "global token of zeros": "conditioning",
     "guidance c+g(c-u)": "guidance",
+    "step noise of another seed": "step noise",
+    "step noise of another path": "step noise",
+    "no step noise": "step noise",
+    "step noise too loud": "latents",
     "prediction taken for noise": "latents",
     "latents divided by a scale": "decode input",
     "sample rate 44100": "audio",
@@ -49,6 +53,7 @@ FAULTS = {  # fault -> the stage that must be named
 }
 
 BROKEN = """
+import sys
 
 _NAMES = {names!r}
 _NOW = [""]
@@ -100,6 +105,16 @@ def prepare(self, batch, fastvideo_args):
         scheduler.timesteps = batch.timesteps = scheduler.timesteps * 1.0466
     if _NOW[0] == "levels of another schedule":
         scheduler.sigmas = scheduler.sigmas * 1.01
+    if "step noise" in _NOW[0]:
+        noise, config = sys.modules[type(scheduler).__module__].BrownianNoise, scheduler.config
+        low, seed = config.sigma_min, int(batch.seed)
+        if _NOW[0] == "step noise of another seed":
+            seed += 1
+        if _NOW[0] == "step noise of another path":
+            low /= 2
+        path = noise(batch.latents, low, config.sigma_max, [seed])
+        factor = {{"no step noise": 0.0, "step noise too loud": 1.1}}.get(_NOW[0], 1.0)
+        scheduler._noise = lambda *levels: factor * path(*levels) if factor else torch.zeros_like(batch.latents)
     if _NOW[0] == "prediction taken for noise":
         scheduler._data = lambda output, sample: sample - scheduler.sigmas[scheduler._step_index] * output
     return batch

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make a tiny official Stable Audio checkpoint (Diffusers layout, under 1 MB) with the real classes.
 
-    python -m examples.tiny_stable_audio.make_official build/official/tiny_stable_audio [--seed 0] [--scheduler cosine]
+    python -m examples.tiny_stable_audio.make_official build/official/tiny_stable_audio [--seed 0] [--scheduler edm]
 
 T5, the projection model (text, start and end in seconds), the audio transformer with grouped cross-attention, and the
 Oobleck autoencoder (two channels, 16 samples a latent); every parameter random, the same bytes every time.
 
 A call makes 0.512 s at most: 512 latents of 16 samples at 16 kHz, so loudness (blocks of 400 ms) can be measured.
-Stable Audio Open ships CosineDPMSolverMultistepScheduler, which draws its noise from torchsde; the default here is
-the scheduler that the official pipeline's signature names, which needs no further package.
+The scheduler is Stable Audio Open's own, with its own levels: CosineDPMSolverMultistepScheduler, which draws the noise
+of every step from a Brownian path of torchsde. `edm` is the one that the official pipeline's signature names.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ SCHEDULERS = {
 }
 
 
-def build(seed: int, scheduler: str = "edm") -> Any:
+def build(seed: int, scheduler: str = "cosine") -> Any:
     """The tiny StableAudioPipeline."""
     import diffusers
     from diffusers import AutoencoderOobleck, StableAudioDiTModel, StableAudioPipeline, StableAudioProjectionModel
@@ -95,7 +95,7 @@ def _adjusted(part: Any) -> Any:
     return part
 
 
-def make(out: Path, seed: int = 0, scheduler: str = "edm") -> Path:
+def make(out: Path, seed: int = 0, scheduler: str = "cosine") -> Path:
     """Write the checkpoint to `out` and return it; one that is already there and whole is left alone."""
     return tiny_wan.make(out, seed, partial(build, scheduler=scheduler), __file__)
 
@@ -104,7 +104,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the tiny official Stable Audio checkpoint.")
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scheduler", choices=sorted(SCHEDULERS), default="edm", help="cosine needs torchsde")
+    parser.add_argument("--scheduler", choices=sorted(SCHEDULERS), default="cosine")
     options = parser.parse_args()
     print(make(options.out, options.seed, options.scheduler))
     return 0

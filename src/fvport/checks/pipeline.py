@@ -24,6 +24,7 @@ COMPONENT = {  # stage -> kind of the component whose own fault it may be
     "timesteps": "scheduler",
     "sigmas": "scheduler",
     "conditioning": "text_encoder",
+    "step noise": "scheduler",
     "denoiser": "dit",
     "decode": "vae",
 }
@@ -37,6 +38,7 @@ TODO = {
     "and mask of an image; then: fvport check parity",
     "denoiser": "Its own fault: fvport check parity",
     "guidance": "Look at the guidance formula and scale in the denoising stage",
+    "step noise": "Look at how the scheduler draws its noise: seed of the generator, path, levels, shape and dtype",
     "latents": "Look at the scheduler's step and at what happens to the latents between steps",
     "decode input": "Look at scaling factor, mean and std before the VAE",
     "decode": "Its own fault: fvport check parity",
@@ -295,6 +297,15 @@ def _no_image(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
     return {name: b.tensors[name] * 0 for name in named} or None
 
 
+def _other_draws(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
+    """What the first step draws turned round, and added to its latents; None for a scheduler that draws nothing."""
+    name, latents = "drawn/000/00", b.tensors.get("latents/000")
+    if name not in b.tensors or latents is None or b.tensors[name].numel() != latents.numel():
+        return None
+    drawn = b.tensors[name].flip(-1)
+    return {name: drawn, "latents/000": latents + (drawn - b.tensors[name]).reshape(latents.shape)}
+
+
 def _swapped_steps(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
     if b.steps() < 2:
         return None
@@ -322,6 +333,7 @@ FAULTS: dict[str, tuple[str, Plant]] = {
     "schedule": ("timesteps", _other_schedule),
     "guidance c+g(c-u)": ("guidance", _other_guidance),
     "image left out": ("conditioning", _no_image),
+    "step noise of another path": ("step noise", _other_draws),
     "steps out of order": ("latents", _swapped_steps),
     "frames out of order": ("frames", _swapped_frames),
     "seconds left out": ("conditioning", _no_seconds),

@@ -8,6 +8,7 @@ Names in `steps.safetensors`, the same on both sides:
     eval/<step>/<row>/{timestep,output}     one row for each evaluation of a denoiser (a batched one is split)
     eval/000/<row>/<argument>               everything that the denoiser was given at the first step
     model_output/<step>, latents/<step>     what goes into the scheduler (guided) and what comes out
+    drawn/<step>/<n>                        noise that the scheduler draws in a step
     decode_input, decoded, frames           frames: (batch, time, height, width, channels) in [0, 1], before any codec
     audio                                   (batch, channels, samples); its rate is audio_sample_rate in steps.json
 
@@ -17,11 +18,12 @@ told from what it inherited. FastVideo is not edited: scheduler, modules and VAE
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,12 +163,17 @@ class Recorder:
                     self._keep(key, torch.as_tensor(table))
         self._keep(f"step_timestep/{self.step:03d}", torch.as_tensor(timestep).reshape(-1))
         self._keep(f"model_output/{self.step:03d}", model_output)
-        result = original(model_output, timestep, sample, *args, **kw)
+        with _drawn(functools.partial(self._draw, len(self.rows))):
+            result = original(model_output, timestep, sample, *args, **kw)
         self._keep(f"latents/{self.step:03d}", _tensor(result))
         result = self._force(result)
         self.rows.append(self.row)
         self.step, self.row = self.step + 1, 0
         return result
+
+    def _draw(self, step: int, value: Any) -> None:
+        count = sum(name.startswith(f"drawn/{step:03d}/") for name in self.tensors)
+        self._keep(f"drawn/{step:03d}/{count:02d}", value)
 
     def _force(self, result: Any) -> Any:
         """The official latents of this step in place of the own ones, where they are given and have the same size."""
@@ -258,6 +265,41 @@ def _schedulers(pipeline: Any) -> list[Any]:
     holders = [pipeline.modules.get("scheduler"), *(getattr(stage, "scheduler", None) for stage in pipeline.stages)]
     found = [holder for holder in holders if callable(getattr(holder, "step", None))]
     return list({id(scheduler): scheduler for scheduler in found}.values())
+
+
+@contextlib.contextmanager
+def _drawn(keep: Callable[[Any], None]) -> Iterator[None]:
+    """Hands over what a scheduler's step draws: torch.randn, and increments of torchsde's Brownian paths."""
+    import torch
+
+    places: list[tuple[Any, str]] = [(torch, "randn")]
+    with contextlib.suppress(ImportError):  # a step may be the first to import it
+        import torchsde
+
+        places += [(torchsde.BrownianInterval, name) for name in ("__init__", "__call__")]
+    kept = [getattr(owner, name) for owner, name in places]
+    depth = [0]
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        def draw(*args: Any, **kwargs: Any) -> Any:
+            depth[0] += 1
+            try:
+                value = original(*args, **kwargs)
+            finally:
+                depth[0] -= 1
+            if torch.is_tensor(value) and not depth[0]:  # not what a path draws for itself
+                keep(value)
+            return value
+
+        return draw
+
+    for (owner, name), original in zip(places, kept, strict=True):
+        setattr(owner, name, watched(original))
+    try:
+        yield
+    finally:
+        for (owner, name), original in zip(places, kept, strict=True):
+            setattr(owner, name, original)
 
 
 def _tensor(value: Any) -> Any:

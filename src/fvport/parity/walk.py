@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from fvport.parity import compare
+from fvport.parity import compare, walk_draws, walk_tokens
 from fvport.parity.walk_floors import Floors
 
 STAGES = (
@@ -172,7 +172,7 @@ def _noise(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Fi
 
 
 def _conditioning(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
-    ids = _token_ids(official, native)
+    ids = walk_tokens.difference(official.tensors, native.tensors)
     if ids:
         return Finding("", False, ids)
     worst: Finding | None = None
@@ -242,30 +242,13 @@ def _step_noise(official: Capture, native: Capture, floors: Floors, pairs: Any) 
 
     Where no latents differ, how the native side draws its noise is its own affair.
     """
-    if not _draws(official) and not _draws(native):
+    if not walk_draws.count(official.tensors) and not walk_draws.count(native.tensors):
         return None
     near = _latents(official, native, floors, pairs)
     if near is None or near.ok:
-        return Finding("", True, "", {"draws": len(_draws(official))})
-    for step in range(int(near.metrics.get("step", 0)) + 1):
-        a, b = _draws(official, step), _draws(native, step)
-        if len(a) != len(b):
-            return Finding("", False, f"step {step} draws noise {len(a)} times officially, {len(b)} natively")
-        for x, y in zip(a, b, strict=True):
-            y, problem = _aligned(x, y)
-            if problem:
-                return Finding("", False, f"the noise of step {step} {problem}", {"step": step})
-            if bool((x != y).any()):
-                correlation = float((x.double() * y.double()).mean() / x.double().pow(2).mean())
-                reason = f"the noise that step {step} draws differs (correlation {correlation:.3f}): other seed, path, "
-                return Finding("", False, f"{reason}levels or shape", {"step": step})
-    return Finding("", True, "", {"draws": len(_draws(official))})
-
-
-def _draws(capture: Capture, step: int | None = None) -> list[Any]:
-    """What was drawn in a step, or in all of them, in order."""
-    prefix = "drawn/" if step is None else f"drawn/{step:03d}/"
-    return [capture.tensors[name] for name in sorted(capture.tensors) if name.startswith(prefix)]
+        return Finding("", True, "", {"draws": walk_draws.count(official.tensors)})
+    reason = walk_draws.difference(official.tensors, native.tensors, int(near.metrics.get("step", 0)))
+    return Finding("", not reason, reason, {"draws": walk_draws.count(official.tensors)})
 
 
 def _latents(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
@@ -397,26 +380,6 @@ def _distance(official: Capture, i: int, native: Capture, j: int) -> float:
 def _arguments(capture: Capture, step: int, row: int) -> Tensors:
     prefix = f"eval/{step:03d}/{row}/"
     return {name[len(prefix) :]: value for name, value in capture.tensors.items() if name.startswith(prefix)}
-
-
-def _token_ids(official: Capture, native: Capture) -> str:
-    """A sentence where the tokens that count (mask 1) differ, '' where they agree or one side shows none."""
-    for name in sorted(n for n in official.tensors if n.startswith("text/") and n.endswith("/input_ids")):
-        if name not in native.tensors:
-            continue
-        a, b = (_valid_tokens(side, name) for side in (official, native))
-        if a != b:
-            where = next((k for k, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-            _, encoder, call, _ = name.split("/")
-            counts = f"{len(a)} officially, {len(b)} natively"
-            return f"{encoder} is given other tokens in its call {call} from position {where} ({counts})"
-    return ""
-
-
-def _valid_tokens(side: Capture, name: str) -> list[int]:
-    ids = side.tensors[name]
-    mask = side.tensors.get(name.replace("input_ids", "attention_mask"))
-    return [int(i) for i in (ids if mask is None else ids[mask > 0]).flatten()]
 
 
 def _use(finding: Finding) -> float:

@@ -16,7 +16,7 @@ from fvport.verdict import Verdict
 # The order in which a generation goes; the first red stage is where to look, what follows inherits it.
 STAGES = [
     *("arguments", "pipeline class", "model evaluations", "timesteps", "sigmas", "initial noise", "conditioning"),
-    *("denoiser", "guidance", "latents", "decode input", "decode", "frames", "audio"),
+    *("denoiser", "guidance", "step noise", "latents", "decode input", "decode", "frames", "audio"),
 ]
 
 

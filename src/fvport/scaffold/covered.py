@@ -17,7 +17,7 @@ def say(p: PortContext) -> None:
     if p.scheduler and p.scheduler.official_class == "CosineDPMSolverMultistepScheduler":
         p.unknown.append(
             "The scheduler draws its noise with torchsde on both sides, and neither diffusers nor FastVideo brings it: "
-            "it must be in the environment that FVPORT_ENV names, and in the gate's image."
+            "the gate's locks do, and an environment of your own (FVPORT_ENV) must have it."
         )
     if p.is_generated:
         _say_what_is_untried(p)
