@@ -172,16 +172,32 @@ def gate_incremental(scratch: Path, quick: bool) -> Case:
     return case(scratch, quick)
 
 
+def image(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/image.py."""
+    from benchmarks.image import image as case
+
+    return case(scratch, quick)
+
+
+def slurm(scratch: Path, quick: bool) -> Case:
+    """See benchmarks/slurm.py."""
+    from benchmarks.slurm import slurm as case
+
+    return case(scratch, quick)
+
+
 CASES: dict[str, Callable[[Path, bool], Case]] = {
     "audit": audit,
     "bake": bake,
     "convert": convert,
     "demo": demo,
     "gate_incremental": gate_incremental,
+    "image": image,
     "inspect": inspect,
     "keys": keys,
     "mapping_suggest": mapping_suggest,
     "parity": parity,
+    "slurm": slurm,
     "ssim": ssim,
     "startup": startup,
     "strength": strength,
