@@ -29,6 +29,10 @@ RELEASES = {
         "model_name=Tiny Wan I2V",
         "components=transformer=port,text_encoder=port,image_encoder=port,vae=reuse,scheduler=reuse",
     ),
+    "tiny_wan_v2v": (
+        "model_name=Tiny Wan V2V",
+        "components=transformer=port,text_encoder=port,vae=reuse,scheduler=reuse",
+    ),
     "tiny_sd3": (
         "model_name=Tiny SD3",
         "components=transformer=port,vae=port,text_encoder=port,text_encoder_2=port,text_encoder_3=port,scheduler=reuse",

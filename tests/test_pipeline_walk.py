@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fvport.checks import pipeline
-from fvport.parity import compare, generation, walk, walk_floors
+from fvport.parity import compare, generation, walk, walk_floors, walk_media
 
 G = 5.0
 STEPS = 3
@@ -77,7 +77,7 @@ def first(native: dict[str, Any]) -> walk.Finding | None:
 def test_the_same_sampler_passes() -> None:
     """An implementation that rounds otherwise passes every stage."""
     findings = walk.walk(OFFICIAL, walk.Capture(sampler(noise=2.0**-23)), FLOORS)
-    without = ("audio", "step noise")  # a sampler of pictures, whose steps draw nothing
+    without = ("audio", "step noise", *walk_media.STAGES)  # of pictures, from noise, with steps that draw nothing
     assert [f.stage for f in findings] == [stage for stage in walk.STAGES if stage not in without]
     assert [f.reason for f in findings if not f.ok] == []
 
@@ -239,6 +239,7 @@ def test_planted_faults_are_seen(sides: Any) -> None:
     items = pipeline.planted(port, official, native, calls)
     elsewhere = (
         "step noise of another path",
+        *walk_media.FAULTS,
         "image left out",
         "seconds left out",
         "sound of another moment",

@@ -19,14 +19,14 @@ from fvport.evidence import Evidence, Item
 from fvport.media import frames as media
 from fvport.media import sound
 from fvport.models.native_pipeline import last_words
-from fvport.parity import generation, pictures
+from fvport.parity import clips, generation, pictures
 from fvport.spec import Port
 
 LIMIT = 3600.0
 
 
 def script(port: Port) -> str:
-    return f"examples/inference/basic/basic_{port.slug}.py"
+    return f"examples/inference/basic/basic_{port.key}.py"
 
 
 def expected(port: Port) -> list[str]:
@@ -72,6 +72,8 @@ def command_line(port: Port, file: Path, out: Path) -> list[str]:
     told |= {"--negative-prompt": official.negative_prompt, "--fps": generation.fps(port)}
     if image := pictures.of_call(port, official.call):
         told["--image"] = str(image)
+    if video := clips.of_call(port, official.call, generation.fps(port)):
+        told["--video"] = str(video)
     if official.prompts:
         told["--prompt"] = official.prompts[0]
     if official.seeds:

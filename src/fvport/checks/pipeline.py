@@ -8,21 +8,23 @@ order) go red in the same comparison of the same records, and where one changed 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fvport import fastvideo_api
 from fvport.checks import Options
+from fvport.checks._planted import FAULTS
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
-from fvport.parity import generation, pictures, walk
+from fvport.parity import clips, generation, pictures, walk, walk_media
 from fvport.parity.walk_floors import Floors, measure_floors
+from fvport.parity.walk_near import Finding
 from fvport.spec import Port
 
 COMPONENT = {  # stage -> kind of the component whose own fault it may be
     "timesteps": "scheduler",
     "sigmas": "scheduler",
+    "encode": "vae",
     "conditioning": "text_encoder",
     "step noise": "scheduler",
     "denoiser": "dit",
@@ -33,6 +35,10 @@ TODO = {
     "model evaluations": "Look at the denoising stage: steps, guidance, experts",
     "timesteps": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
     "sigmas": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
+    "input pixels": "Look at the picture or video: how it is decoded, its number of frames, size, filter and range",
+    "encode": "Its own fault: fvport check parity",
+    "input latents": "Look at sample or mode of the posterior, at the generator, and at mean, std and scale",
+    "noised start": "Look at strength, the first timestep that is left, and the scheduler's function that noises",
     "initial noise": "Look at the generator, its device, and the shape and dtype of the latents",
     "conditioning": "Look at cleaning, tokenizer, mask and post-processing of the text, and at size, range, encoding "
     "and mask of an image; then: fvport check parity",
@@ -57,13 +63,23 @@ CORE = (
 )
 
 
-CALL = ("prompt", "negative_prompt", "height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+CALL = (
+    "prompt",
+    "negative_prompt",
+    "height",
+    "width",
+    "num_frames",
+    "num_inference_steps",
+    "guidance_scale",
+    "strength",
+)
 
 
 def expected(port: Port) -> list[str]:
     """The stages that every pipeline has, and the planted faults that every comparison must see."""
-    core = list(CORE) if _is_visual(port) else [name if name != "frames" else "audio" for name in CORE]
     told = port.official.pipeline
+    core = [*CORE, *(walk_media.STAGES if generation.STRENGTH in told.call else ())]
+    core = core if _is_visual(port) else [name if name != "frames" else "audio" for name in core]
     further = [f"p{i}s{seed}" for i in range(len(told.prompts)) for seed in told.seeds][1:]  # names of generation.calls
     names = core + [f"{name} ({call})" for call in further for name in core]
     names += ["planted: noise of another seed", "planted: schedule"]
@@ -71,6 +87,10 @@ def expected(port: Port) -> list[str]:
         names.append("planted: guidance c+g(c-u)")
     if pictures.takes_picture(port):
         names.append("changed: image")
+    if clips.takes_clip(port):
+        names.append("changed: video")
+    if generation.STRENGTH in told.call:
+        names += [f"changed: {generation.STRENGTH}", *(f"planted: {name}" for name in walk_media.FAULTS)]
     if not _is_visual(port):
         names.append("planted: sound of another moment")
     if generation.SECONDS.keys() <= told.call.keys():
@@ -152,14 +172,14 @@ def _pair(official: Path, native: Path, name: str) -> tuple[walk.Capture, walk.C
     return a, b
 
 
-def _item(port: Port, finding: walk.Finding) -> Item:
+def _item(port: Port, finding: Finding) -> Item:
     component = _component(port, _kind(finding))
     verdict = "pass" if finding.ok else "fail"
     todo = "" if finding.ok else TODO.get(finding.stage, "")
     return Item(finding.stage, verdict, finding.reason, finding.metrics, finding.tolerance, component, todo)
 
 
-def _kind(finding: walk.Finding) -> str:
+def _kind(finding: Finding) -> str:
     """The kind of component whose own fault a stage's finding may be: of the conditioning, by what it is made from."""
     of = str(finding.metrics.get("of", ""))
     if finding.stage == "conditioning" and of == walk.BESIDE_NOISE:
@@ -192,9 +212,11 @@ def _arguments(official: walk.Capture, native: walk.Capture) -> Item:
             wrong.append(f"{name} is left to the official pipeline and {b[name]!r} natively: declare it in the call")
         elif not _same(name, a[name], b[name]):
             wrong.append(f"{name} is {a[name]!r} officially, {b[name]!r} natively")
-    image, own = official.info.get("image", ""), Path(str(native.info["arguments"].get("image_path") or "")).name
-    if image != own:
-        wrong.append(f"the image is {image or 'none'} officially, {own or 'none'} natively")
+    for kind in ("image", "video"):
+        given = official.info.get(kind, "")
+        own = Path(str(native.info["arguments"].get(f"{kind}_path") or "")).name
+        if given != own:
+            wrong.append(f"the {kind} is {given or 'none'} officially, {own or 'none'} natively")
     metrics = {"compared": sorted(set(a) & set(b)), "not_official": [name for name in CALL if name not in a]}
     if wrong:
         return Item("arguments", "fail", "; ".join(wrong), metrics, todo=TODO["arguments"])
@@ -236,8 +258,6 @@ def _classes(port: Port, native: walk.Capture) -> Item:
 
 # --- planted faults --------------------------------------------------------------------------------------------------
 
-Plant = Callable[[walk.Capture, walk.Capture, walk.Capture], "walk.Tensors | None"]
-
 
 def planted(port: Port, official: Path, native: Path, calls: list[generation.Call]) -> list[Item]:
     """Each fault put into a copy of the native record: the same comparison must turn red, and at that stage."""
@@ -262,83 +282,6 @@ def planted(port: Port, official: Path, native: Path, calls: list[generation.Cal
             reason = f"a planted fault in {stage} was seen at {seen}: this comparison's pass proves nothing"
             items.append(Item(f"planted: {name}", "fail", reason, {"seen_at": seen}))
     return items
-
-
-def _other_noise(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    return {"initial_noise": other.tensors["initial_noise"]}
-
-
-def _other_schedule(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    """A flow shift of 1.1 more: t' = 1.1 t / (1 + 0.1 t), t in [0, 1]."""
-    t = b.tensors["timesteps"].double()
-    top = 1000.0 if float(t.max()) > 1 else 1.0
-    shifted = (1.1 * t / top) / (1 + 0.1 * t / top) * top
-    if bool((shifted == t).all()):  # one step at the very end of the schedule
-        shifted = t * 0.99
-    return {"timesteps": shifted.to(b.tensors["timesteps"].dtype)}
-
-
-def _other_guidance(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    """c + g(c - u) in place of u + g(c - u); None without guidance."""
-    rows, g = b.rows(0), b.info["arguments"].get("guidance_scale")
-    if len(rows) != 2 or not g or g <= 1:
-        return None
-    outputs = [b.tensors[f"eval/000/{row}/output"].double() for row in rows]
-    seen = b.tensors["model_output/000"]
-    c, u = min((outputs, outputs[::-1]), key=lambda p: float((p[1] + g * (p[0] - p[1]) - seen).norm()))
-    return {"model_output/000": (c + g * (c - u)).to(seen.dtype)}
-
-
-def _no_image(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    """What the denoiser is told of the picture, as if there were none; None where it is told nothing of one."""
-    named = [
-        name for name in b.tensors if name.startswith("eval/000/") and ("image" in name or walk.BESIDE_NOISE in name)
-    ]
-    return {name: b.tensors[name] * 0 for name in named} or None
-
-
-def _other_draws(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    """What the first step draws turned round, and added to its latents; None for a scheduler that draws nothing."""
-    name, latents = "drawn/000/00", b.tensors.get("latents/000")
-    if name not in b.tensors or latents is None or b.tensors[name].numel() != latents.numel():
-        return None
-    drawn = b.tensors[name].flip(-1)
-    return {name: drawn, "latents/000": latents + (drawn - b.tensors[name]).reshape(latents.shape)}
-
-
-def _swapped_steps(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    if b.steps() < 2:
-        return None
-    return {"latents/000": b.tensors["latents/001"], "latents/001": b.tensors["latents/000"]}
-
-
-def _swapped_frames(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    frames = b.tensors.get("frames")
-    return None if frames is None or frames.shape[1] < 2 else {"frames": frames.roll(1, dims=1)}
-
-
-def _no_seconds(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    """What the denoiser is told of start and end in one token, as if nothing were; None where it is told nothing."""
-    named = [name for name in b.tensors if name.startswith("eval/000/") and name.endswith("/global_hidden_states")]
-    return {name: b.tensors[name] * 0 for name in named} or None
-
-
-def _other_moment(a: walk.Capture, b: walk.Capture, other: walk.Capture) -> Any:
-    sound = b.tensors.get("audio")
-    return None if sound is None or sound.shape[-1] < 2 else {"audio": sound.roll(1, dims=-1)}
-
-
-FAULTS: dict[str, tuple[str, Plant]] = {
-    "noise of another seed": ("initial noise", _other_noise),
-    "schedule": ("timesteps", _other_schedule),
-    "guidance c+g(c-u)": ("guidance", _other_guidance),
-    "image left out": ("conditioning", _no_image),
-    "step noise of another path": ("step noise", _other_draws),
-    "steps out of order": ("latents", _swapped_steps),
-    "frames out of order": ("frames", _swapped_frames),
-    "seconds left out": ("conditioning", _no_seconds),
-    "sound of another moment": ("audio", _other_moment),
-}
 
 
 # --- variations ------------------------------------------------------------------------------------------------------

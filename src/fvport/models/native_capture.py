@@ -8,6 +8,7 @@ Names in `steps.safetensors`, the same on both sides:
     eval/<step>/<row>/{timestep,output}     one row for each evaluation of a denoiser (a batched one is split)
     eval/000/<row>/<argument>               everything that the denoiser was given at the first step
     model_output/<step>, latents/<step>     what goes into the scheduler (guided) and what comes out
+    media/<n>/..., start/...                what becomes of a picture or video: `capture_media`
     drawn/<step>/<n>                        noise that the scheduler draws in a step
     decode_input, decoded, frames           frames: (batch, time, height, width, channels) in [0, 1], before any codec
     audio                                   (batch, channels, samples); its rate is audio_sample_rate in steps.json
@@ -26,6 +27,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from fvport.models import capture_media
 
 PRECISIONS = ("dit_precision", "vae_precision", "vae_decode_precision", "text_encoder_precisions")
 PLAIN = (str, int, float, bool, type(None))
@@ -111,6 +114,7 @@ class Recorder:
                 self._wrap(module, "decode", self._decode)
             elif not any(word in name for word in NOT_DENOISERS):
                 self._hook(module, self._evaluation)
+        capture_media.watch(self, _schedulers(pipeline), pipeline.modules)
 
     def detach(self) -> None:
         for undo in reversed(self.undo):

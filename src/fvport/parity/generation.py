@@ -19,13 +19,14 @@ from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError
 from fvport.models import kept, native_pipeline
-from fvport.parity import oracle, pictures, walk
+from fvport.parity import clips, oracle, pictures, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 OTHER_NEGATIVE = "overexposed, dull"
 SECONDS = {"audio_start_in_s": "start of the sound", "audio_end_in_s": "end of the sound"}
+STRENGTH = "strength"
 LONG_WORDS = 700  # more than any text encoder of the field takes
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
@@ -42,6 +43,7 @@ class Call:
     varies: str = ""
     own_floor: bool = False  # other steps or shapes than the base call: its floor is measured, not taken over
     image: str = ""  # the file that both sides begin with
+    video: str = ""
 
     def official(self, device: str, suffix: str = "", **how: Any) -> dict[str, Any]:
         return {
@@ -51,6 +53,7 @@ class Call:
             "seed": self.seed,
             "device": device,
             **({"image": self.image} if self.image else {}),
+            **({"video": self.video} if self.video else {}),
             **how,
         }
 
@@ -60,6 +63,8 @@ class Call:
             arguments["negative_prompt"] = self.negative_prompt
         if self.image:
             arguments["image_path"] = self.image
+        if self.video:
+            arguments["video_path"] = self.video
         return {"name": self.name + suffix, "arguments": arguments, "force": force}
 
 
@@ -72,9 +77,9 @@ def calls(port: Port) -> list[Call]:
         raise BlockedError("no seed to generate from", where="port.toml [official.pipeline] seeds")
     seeds = pipeline.seeds
     given = dict(pipeline.call)
-    image = str(pictures.of_call(port, given) or "")
+    image, video = str(pictures.of_call(port, given) or ""), str(clips.of_call(port, given, fps(port)) or "")
     found = [
-        Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed, image=image)
+        Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed, image=image, video=video)
         for i, prompt in enumerate(pipeline.prompts)
         for seed in seeds
     ]
@@ -104,7 +109,18 @@ def variations(port: Port, base: Call) -> list[Call]:
     if base.image:
         image = str(pictures.changed(port, base.arguments) or "")
         found.append(replace(base, name="image", arguments=given, image=image, varies="image"))
+    if base.video:
+        video = str(clips.changed(port, base.arguments, fps(port)) or "")
+        found.append(replace(base, name="video", arguments=given, video=video, varies="video"))
+    if isinstance(given.get(STRENGTH), int | float):
+        found.append(_other_strength(replace(base, arguments=given)))
     return found
+
+
+def _other_strength(base: Call) -> Call:
+    """Another share of the schedule: fewer steps, and noise of a lower level."""
+    changed = {**base.arguments, STRENGTH: round(base.arguments[STRENGTH] * 0.7, 4)}
+    return replace(base, name=STRENGTH, arguments=changed, varies=STRENGTH, own_floor=True)
 
 
 def probes(port: Port, base: Call) -> list[Call]:
@@ -194,7 +210,7 @@ def inputs(port: Port) -> list[str]:
     folder, tree = port.folder.relative_to(port.root), port.load_tree.relative_to(port.root)
     names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
     names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in PACKAGES)]
-    names += oracle.code_inputs(port) + pictures.inputs(port)
+    names += oracle.code_inputs(port) + pictures.inputs(port) + clips.inputs(port)
     for name, component in port.components.items():
         if component.kind in ("tokenizer", "processor"):
             names.append(f"weights:{name}")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two records of one generation, compared in the order in which drift arises. The first stage that differs is named.
 
-    model evaluations, timesteps, sigmas, initial noise, conditioning,
-    denoiser, guidance, latents, decode input, decode, frames, audio
+    model evaluations, timesteps, sigmas, input pixels, encode, input latents, initial noise, noised start,
+    conditioning, denoiser, guidance, step noise, latents, decode input, decode, frames, audio
 
 Tables and noise are compared exactly (tables within 8 float32 ulp of their largest entry: numpy and torch round a
 linspace differently). Everything else may err by `factor` times a measured floor in each of four measures
@@ -12,18 +12,20 @@ rounding noise of one ulp on every component's output. A stage after the first t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from fvport.parity import compare, walk_draws, walk_tokens
+from fvport.parity import compare, walk_draws, walk_media, walk_tokens
 from fvport.parity.walk_floors import Floors
+from fvport.parity.walk_near import TABLE_ULP, Finding, aligned, as_json, near, use
 
 STAGES = (
     "model evaluations",
     "timesteps",
     "sigmas",
+    *walk_media.STAGES[:3],
     "initial noise",
+    walk_media.STAGES[3],
     "conditioning",
     "denoiser",
     "guidance",
@@ -34,7 +36,6 @@ STAGES = (
     "frames",
     "audio",
 )
-TABLE_ULP = 8
 BESIDE_NOISE = "latent_condition"  # our name for the channels of hidden_states that are no noise
 Tensors = dict[str, Any]
 
@@ -54,17 +55,6 @@ class Capture:
         prefix = f"eval/{step:03d}/"
         found = {int(name.split("/")[2]) for name in self.tensors if name.startswith(prefix)}
         return sorted(found)
-
-
-@dataclass
-class Finding:
-    """What became of one stage."""
-
-    stage: str
-    ok: bool
-    reason: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    tolerance: dict[str, Any] = field(default_factory=dict)
 
 
 def walk(official: Capture, native: Capture, floors: Floors) -> list[Finding]:
@@ -107,7 +97,7 @@ def own_steps(official: Capture, forced: Capture, floors: Floors) -> list[int]:
     wrong = []
     for step in range(min(official.steps(), forced.steps())):
         name = f"latents/{step:03d}"
-        if not _near(name, official.tensors[name], forced.tensors[name], floors).ok:
+        if not near(name, official.tensors[name], forced.tensors[name], floors).ok:
             wrong.append(step)
     return wrong
 
@@ -142,9 +132,10 @@ def _table(name: str) -> Any:
         limit = TABLE_ULP * compare.EPS * max(float(a.abs().max()), 1e-30)
         d = (a - b).abs()
         worst = float(d.max()) if d.numel() else 0.0
-        metrics = {"max_abs": _json(worst), "entries": int(a.numel())}
+        metrics = {"max_abs": as_json(worst), "entries": int(a.numel())}
         if worst <= limit:
-            return Finding("", True, "", metrics, {"max_abs": limit})
+            taken = walk_media.steps_differ(official.tensors, native.tensors)
+            return Finding("", not taken or name != "timesteps", taken, metrics, {"max_abs": limit})
         index = int((~(d <= limit)).nonzero()[0])
         reason = f"{name}[{index}] is {float(a[index]):.6g} officially, {float(b[index]):.6g} natively"
         return Finding("", False, reason, metrics, {"max_abs": limit})
@@ -153,10 +144,14 @@ def _table(name: str) -> Any:
 
 
 def _noise(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
-    a, b = official.tensors.get("initial_noise"), native.tensors.get("initial_noise")
+    apart = walk_media.begins_with_media(official.tensors)
+    if apart and walk_media.NOISE not in native.tensors:
+        return Finding("", True, "", {"compared_in": "noised start"})  # noised by a formula of its own
+    name = walk_media.NOISE if apart else "initial_noise"
+    a, b = official.tensors.get(name), native.tensors.get(name)
     if a is None or b is None:
         return Finding("", False, "one side showed no initial noise")
-    b, problem = _aligned(a, b)
+    b, problem = aligned(a, b)
     if problem:
         return Finding("", False, f"initial noise {problem}")
     if a.dtype != b.dtype:
@@ -191,8 +186,8 @@ def _conditioning(official: Capture, native: Capture, floors: Floors, pairs: Any
                 reason = f"{key} is {shapes}: another length or width of the conditioning"
                 return Finding("", False, reason, {"of": key})
             compared += 1
-            found = _near(f"eval/000/{i}/{key}", a[key], b[key], floors, label=key)
-            worst = found if worst is None or not found.ok or _use(found) > _use(worst) else worst
+            found = near(f"eval/000/{i}/{key}", a[key], b[key], floors, label=key)
+            worst = found if worst is None or not found.ok or use(found) > use(worst) else worst
             if not found.ok:
                 found.metrics["of"] = key
                 return found
@@ -214,7 +209,7 @@ def _denoiser(official: Capture, native: Capture, floors: Floors, pairs: Any) ->
     worst: Finding | None = None
     for i, j in pairs.get(0, []):
         a, b = _arguments(official, 0, i), _arguments(native, 0, j)
-        found = _near(f"eval/000/{i}/output", a["output"], b["output"], floors, label=f"evaluation {i} of step 0")
+        found = near(f"eval/000/{i}/output", a["output"], b["output"], floors, label=f"evaluation {i} of step 0")
         if not found.ok:
             t, s = a.get("timestep"), b.get("timestep")
             if (
@@ -226,7 +221,7 @@ def _denoiser(official: Capture, native: Capture, floors: Floors, pairs: Any) ->
                 found.reason += f"; it was given timestep {float(t.flatten()[0]):.6g} officially, "
                 found.reason += f"{float(s.flatten()[0]):.6g} natively"
             return found
-        worst = found if worst is None or _use(found) > _use(worst) else worst
+        worst = found if worst is None or use(found) > use(worst) else worst
     return worst
 
 
@@ -234,7 +229,7 @@ def _guidance(official: Capture, native: Capture, floors: Floors, pairs: Any) ->
     name = "model_output/000"
     if name not in official.tensors or name not in native.tensors:
         return None
-    return _near(name, official.tensors[name], native.tensors[name], floors, label="the guided prediction of step 0")
+    return near(name, official.tensors[name], native.tensors[name], floors, label="the guided prediction of step 0")
 
 
 def _step_noise(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
@@ -244,10 +239,10 @@ def _step_noise(official: Capture, native: Capture, floors: Floors, pairs: Any) 
     """
     if not walk_draws.count(official.tensors) and not walk_draws.count(native.tensors):
         return None
-    near = _latents(official, native, floors, pairs)
-    if near is None or near.ok:
+    found = _latents(official, native, floors, pairs)
+    if found is None or found.ok:
         return Finding("", True, "", {"draws": walk_draws.count(official.tensors)})
-    reason = walk_draws.difference(official.tensors, native.tensors, int(near.metrics.get("step", 0)))
+    reason = walk_draws.difference(official.tensors, native.tensors, int(found.metrics.get("step", 0)))
     return Finding("", not reason, reason, {"draws": walk_draws.count(official.tensors)})
 
 
@@ -255,11 +250,11 @@ def _latents(official: Capture, native: Capture, floors: Floors, pairs: Any) -> 
     worst: Finding | None = None
     for step in range(min(official.steps(), native.steps())):
         name = f"latents/{step:03d}"
-        found = _near(name, official.tensors[name], native.tensors[name], floors, label=f"latents after step {step}")
+        found = near(name, official.tensors[name], native.tensors[name], floors, label=f"latents after step {step}")
         found.metrics["step"] = step
         if not found.ok:
             return found
-        worst = found if worst is None or _use(found) > _use(worst) else worst
+        worst = found if worst is None or use(found) > use(worst) else worst
     return worst or Finding("", False, "no step was compared")
 
 
@@ -270,7 +265,7 @@ def _tensor(name: str, label: str) -> Any:
             return None
         if b is None:
             return Finding("", False, f"the native side showed no {label}") if name == "frames" else None
-        return _near(name, a, b, floors, label=label)
+        return near(name, a, b, floors, label=label)
 
     return judge
 
@@ -287,14 +282,18 @@ def _audio(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Fi
         return Finding("", False, f"the sample rate is {rates[0]} Hz officially, {rates[1]} Hz natively")
     if a.shape[-1] != b.shape[-1]:
         return Finding("", False, f"the sound has {a.shape[-1]} samples officially, {b.shape[-1]} natively")
-    return _near("audio", a, b, floors, label="the sound before any file")
+    return near("audio", a, b, floors, label="the sound before any file")
 
 
 _JUDGES = {
     "model evaluations": _evaluations,
     "timesteps": _table("timesteps"),
     "sigmas": _table("sigmas"),
+    "input pixels": walk_media.encoded("pixels"),
+    "encode": walk_media.encoded("encoded"),
+    "input latents": walk_media.input_latents,
     "initial noise": _noise,
+    "noised start": walk_media.noised_start,
     "conditioning": _conditioning,
     "denoiser": _denoiser,
     "guidance": _guidance,
@@ -307,52 +306,7 @@ _JUDGES = {
 }
 
 
-# --- measuring -------------------------------------------------------------------------------------------------------
-
-
-def _near(name: str, a: Any, b: Any, floors: Floors, label: str = "") -> Finding:
-    """Is native `b` the official `a`, within the floor of `name`?"""
-    label = label or name
-    b, problem = _aligned(a, b)
-    if problem:
-        return Finding("", False, f"{label} {problem}")
-    for side, tensor in (("official", a), ("native", b)):
-        if not bool(tensor.isfinite().all()):
-            return Finding("", False, f"{label}: the {side} side has values that are not finite")
-    floor = floors.values.get(name)
-    if floor is None:
-        return Finding("", False, f"{label}: no floor was measured for it")
-    if floor["rel_l2"] > compare.MAX_FLOOR:
-        size = f"{floor['rel_l2']:.1e}"
-        return Finding("", False, f"{label}: the official pipeline differs from itself by {size}: it proves nothing")
-    reference = floors.exact.get(name, a)
-    reference = reference if reference.shape == a.shape else a
-    found = compare.measures(b, reference)
-    uses = {m: found[m] / (floors.factor * floor[m]) for m in compare.MEASURES}
-    worst = max(uses, key=lambda m: uses[m])
-    metrics = {m: _json(found[m]) for m in compare.MEASURES}
-    metrics |= {f"floor_{m}": floor[m] for m in compare.MEASURES}
-    metrics |= {
-        "max_abs": _json(float((a.double() - b.double()).abs().max())),
-        "budget_use": _json(round(uses[worst], 4)),
-    }
-    metrics["floor_from"] = floors.origin
-    limits = {"mode": "calibrated", "factor": floors.factor, **{m: floors.factor * floor[m] for m in compare.MEASURES}}
-    if uses[worst] <= 1:
-        return Finding("", True, "", metrics, limits)
-    index = compare.first_worst(b, a)
-    reason = f"{label} differ" + ("" if label.endswith("s") else "s")
-    reason += f": {worst} {found[worst]:.2e}, {uses[worst]:.3g} times the budget; worst at index {index}"
-    return Finding("", False, reason, metrics, limits)
-
-
-def _aligned(a: Any, b: Any) -> tuple[Any, str]:
-    """`b` in the shape of `a` where they differ in dimensions of size one only (an image without its time axis)."""
-    if a.shape == b.shape:
-        return b, ""
-    if [n for n in a.shape if n != 1] == [n for n in b.shape if n != 1]:
-        return b.reshape(a.shape), ""
-    return b, f"has shape {tuple(a.shape)} officially, {tuple(b.shape)} natively"
+# --- rows that belong together --------------------------------------------------------------------------------------
 
 
 def _pair_rows(official: Capture, native: Capture) -> dict[int, list[tuple[int, int]]]:
@@ -380,11 +334,3 @@ def _distance(official: Capture, i: int, native: Capture, j: int) -> float:
 def _arguments(capture: Capture, step: int, row: int) -> Tensors:
     prefix = f"eval/{step:03d}/{row}/"
     return {name[len(prefix) :]: value for name, value in capture.tensors.items() if name.startswith(prefix)}
-
-
-def _use(finding: Finding) -> float:
-    return float(finding.metrics.get("budget_use") or 0.0)
-
-
-def _json(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)

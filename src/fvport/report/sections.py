@@ -15,7 +15,8 @@ from fvport.verdict import Verdict
 
 # The order in which a generation goes; the first red stage is where to look, what follows inherits it.
 STAGES = [
-    *("arguments", "pipeline class", "model evaluations", "timesteps", "sigmas", "initial noise", "conditioning"),
+    *("arguments", "pipeline class", "model evaluations", "timesteps", "sigmas", "input pixels", "encode"),
+    *("input latents", "initial noise", "noised start", "conditioning"),
     *("denoiser", "guidance", "step noise", "latents", "decode input", "decode", "frames", "audio"),
 ]
 
@@ -165,5 +166,5 @@ def runs(verdict: Verdict) -> str:
         digests = table(
             ("input", "digest"), [[escape(k), f"<code>{escape(v)}</code>"] for k, v in found.inputs.items()]
         )
-        parts.append(f"<details><summary>{escape(row.check)}</summary>{listing(lines)}{digests}</details>")
+        parts.append(f"<details><summary>{escape(row.label)}</summary>{listing(lines)}{digests}</details>")
     return "\n".join(parts)

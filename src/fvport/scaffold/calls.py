@@ -18,7 +18,7 @@ SMALL = {"height": 64, "width": 96, "num_frames": 9, "num_inference_steps": 2}
 ENDLESS = 100_000  # a tokenizer without a longest text says a number beyond all bounds
 LONGEST = 10.0  # seconds of the gate's sound
 CHEAP = {"num_frames": 17, "num_inference_steps": 4}
-GATE_KEYS = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale")
+GATE_KEYS = ("height", "width", "num_frames", "num_inference_steps", "guidance_scale", "strength")
 FALLBACK = {"height": 480, "width": 832, "num_frames": 81, "num_inference_steps": 50, "guidance_scale": 5.0}
 FPS = (("Wan", 16), ("LTX", 25), ("HunyuanVideo", 24), ("CogVideoX", 8), ("Mochi", 30))
 
@@ -28,8 +28,10 @@ def choose(p: PortContext) -> None:
     known = facts.pipeline(p.official_pipeline)
     source = f"{p.official_pipeline}.__call__ (diffusers {facts.pipelines()['version']})"
     p.defaults = {k: (v, source) for k, v in known.get("call", {}).items() if v is not None}
-    p.defaults |= _native_size(p) | _seconds(p)
-    accepted = list(known.get("call", {})) or list(FALLBACK)
+    if not (p.takes_image or p.takes_video):
+        p.defaults.pop("strength", None)  # of what: a call may take a picture that this port is not given
+    p.defaults |= _native_size(p) | _seconds(p) | _frames(p)
+    accepted = [*(known.get("call") or FALLBACK), *(["num_frames"] if p.takes_video else [])]
     p.prompts = [PROMPT]
     p.call = {key: _value(p, key) for key in GATE_KEYS if key in accepted and _fits(p, key)}
     if p.is_stable_audio:
@@ -53,6 +55,13 @@ def _native_size(p: PortContext) -> dict[str, tuple[Any, str]]:
     pixels = dit["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
     source = "transformer/config.json sample_size, times the VAE's factor (the call's default is None)"
     return {"height": (pixels, source), "width": (pixels, source)}
+
+
+def _frames(p: PortContext) -> dict[str, tuple[Any, str]]:
+    """How many frames of its video a call uses at most, where the official one uses all: FastVideo wants a number."""
+    if p.workload != "v2v" or "num_frames" in p.defaults:
+        return {}
+    return {"num_frames": (FALLBACK["num_frames"], "FastVideo wants a number; officially every frame that is given")}
 
 
 def _seconds(p: PortContext) -> dict[str, tuple[Any, str]]:
@@ -86,12 +95,15 @@ def _is_tiny(p: PortContext) -> bool:
 
 
 def _fits(p: PortContext, key: str) -> bool:
+    if key == "strength":
+        return p.defaults.get(key, (None, ""))[0] is not None
     return not (p.is_audio and key in ("height", "width", "num_frames")) and not (p.is_image and key == "num_frames")
 
 
 def _value(p: PortContext, key: str) -> Any:
-    default = p.defaults.get(key, (FALLBACK[key], ""))[0]
-    if _is_tiny(p) and key in SMALL:
+    default = p.defaults[key][0] if key in p.defaults else FALLBACK[key]
+    cut = key == "num_inference_steps" and "strength" in p.defaults  # two steps cut by it are one, which is too few
+    if _is_tiny(p) and key in SMALL and not cut:
         return SMALL[key]
     return min(default, CHEAP[key]) if key in CHEAP else default
 

@@ -12,25 +12,16 @@ from typing import Any
 
 from fvport import __version__
 from fvport.errors import UsageError
-from fvport.scaffold import calls, components, conversion, covered, facts, validate
+from fvport.scaffold import calls, components, conversion, covered, facts, validate, workload
 from fvport.scaffold.components import ComponentContext
 from fvport.scaffold.literals import oneline
 from fvport.weights import layout
 from fvport.weights.layout import ComponentInfo, Inspection
 from fvport.words import CHECKS, camel
 
+SD3 = (("StableDiffusion3Pipeline", "t2i"), ("StableDiffusion3Img2ImgPipeline", "i2i"))
+RENOISING = ("MediaLatentStage", "NoisedStartStage", "StrengthStage")
 WORKLOAD_REASONS = {"v2v": "FastVideo 0.2.1 has no V2V workload: the port registers with an empty tuple"}
-# (workload, words in a name that say it, whether the official call must make a video (None: whatever it makes)). The
-# last two are read only where no call is known.
-WORKLOAD_WORDS: tuple[tuple[str, str, bool | str | None], ...] = (
-    ("v2a", r"(?i:video-?(to|2)-?audio)|V2A|v2a", False),
-    ("t2a", r"(?i:audio)|T2A|t2a", False),
-    ("v2v", r"(?i:video-?(to|2)-?video)|V2V|v2v", None),
-    ("i2v", r"(?i:image-?(to|2)-?video|img2vid)|I2V|i2v", None),
-    ("i2i", r"(?i:img2img|image-?(to|2)-?image|kontext)|Edit|I2I|i2i", False),
-    ("t2v", r"(?i:video)|T2V|t2v", "guess"),
-    ("t2i", r"(?i:image|flux)|T2I|t2i", "guess"),
-)
 
 
 @dataclass
@@ -159,6 +150,16 @@ class PortContext:
         return self.workload in ("i2v", "i2i")
 
     @property
+    def takes_video(self) -> bool:
+        """A call begins with a video, which the harness hands to both sides."""
+        return self.workload in ("v2v", "v2a")
+
+    @property
+    def new_fields(self) -> dict[str, str]:
+        """{argument of the call that FastVideo 0.2.1 has no field for: its type}."""
+        return {"strength": "float"} if "strength" in self.call else {}
+
+    @property
     def frames_argument(self) -> str:
         """What the official call names num_frames; '' where it has that name."""
         return str(facts.pipeline(self.official_pipeline).get("frames", ""))
@@ -181,8 +182,21 @@ class PortContext:
     def is_sd3(self) -> bool:
         """Stable Diffusion 3 with all three text encoders: its stages are known. Dynamic shifting is a decision."""
         plain = self.dit is not None and self.dit.official_class == "SD3Transformer2DModel"
-        named = self.official_pipeline == "StableDiffusion3Pipeline" and self.workload == "t2i"
-        return named and plain and len(self.text_encoders) == 3
+        named = (self.official_pipeline, self.workload) in SD3
+        return named and plain and len(self.text_encoders) == 3 and not self.image_encoders
+
+    @property
+    def is_wan_v2v(self) -> bool:
+        """Wan from video to video: the transformer of text to video, begun from a noised video."""
+        named = self.official_pipeline == "WanVideoToVideoPipeline" and self.workload == "v2v"
+        dit, vae = (c.config if c else {} for c in (self.dit, self.vae))
+        plain = self.dit is not None and self.dit.official_class == "WanTransformer3DModel"
+        return named and plain and _count(dit, "in_channels", 16) == _count(vae, "z_dim", 16)
+
+    @property
+    def renoises(self) -> bool:
+        """Denoising begins from the call's own picture or video, noised as far as `strength` says. Stages are known."""
+        return self.is_wan_v2v or (self.is_sd3 and self.workload == "i2i")
 
     @property
     def is_stable_audio(self) -> bool:
@@ -199,18 +213,21 @@ class PortContext:
     @property
     def is_generated(self) -> bool:
         """The pipeline is written whole, and the checks pipeline, ssim and example have gone through one like it."""
-        return self.workload == "t2v" or self.joins_image or self.is_sd3 or self.is_stable_audio
+        whole = self.joins_image or self.is_sd3 or self.is_stable_audio or self.is_wan_v2v
+        return self.workload == "t2v" or whole
 
     @property
     def own_stages(self) -> dict[str, str]:
         """{stage of the port's own, beside the denoising one: its module}, in the order of the alphabet."""
+        known = {f"{self.prefix}{name}": "noised_media" for name in RENOISING} if self.renoises else {}
         if self.is_sd3:
-            return dict.fromkeys((f"{self.prefix}ImageDecodingStage", f"{self.prefix}TextStage"), "text_and_image")
+            both = dict.fromkeys((f"{self.prefix}ImageDecodingStage", f"{self.prefix}TextStage"), "text_and_image")
+            return dict(sorted((both | known).items()))
         if self.is_stable_audio:
             ends = ("SoundDecodingStage", "SoundLatentStage", "TextAndSecondsStage")
             return dict.fromkeys((f"{self.prefix}{name}" for name in ends), "text_and_sound")
         if not self.joins_image:
-            return {}
+            return known
         names = ("ImageEncodingStage", "ImageLatentStage") if self.image_encoders else ("ImageLatentStage",)
         return dict.fromkeys((f"{self.prefix}{name}" for name in names), "image_conditioning")
 
@@ -273,7 +290,7 @@ def build(given: Mapping[str, Any], cwd: Path, repository: str = "") -> PortCont
     )
     _names_are_free(p)
     _pipeline(p)
-    _workload(p, answers["workload_type"])
+    workload.choose(p, answers["workload_type"])
     components.choose(p, validate.overrides(answers["components"]))
     calls.choose(p)
     _precision(p)
@@ -322,40 +339,6 @@ def _pipeline(p: PortContext) -> None:
         p.official_pipeline = name
     else:
         p.decisions.append("name the official pipeline's class in port.toml ([official.pipeline] class)")
-
-
-def _workload(p: PortContext, answer: str) -> None:
-    """The answer; else what the pipeline's class and call say; names that people gave only where those say nothing."""
-    if answer != "auto":
-        p.workload = answer
-        return
-    known = facts.pipeline(p.official_pipeline)
-    if known:
-        video = "num_frames" in known["call"]
-        takes_image = known["inputs"][:1] == ["image"]
-        plain = ("i2v" if takes_image else "t2v") if video else "t2i"
-        p.workload = _said(p.official_pipeline, video) or plain
-        p.inferred.append(f"workload {p.workload}: read from the name and the call of {p.official_pipeline}")
-        return
-    sources = ((p.official_pipeline, "the class"), (p.hub_id, "the hub id"), (p.model, "the model's name"))
-    for text, where in sources:
-        if found := _said(text, None):
-            p.workload = found
-            p.inferred.append(f"workload {found}: read from {where} {text}")
-            return
-    p.workload = "t2v"
-    p.unknown.append(
-        "The workload t2v is assumed: neither a pipeline class nor a name says what goes in and comes out."
-    )
-
-
-def _said(text: str, video: bool | None) -> str:
-    """The workload that the words of a name say, or ''. `video`: what the call says of the output; None: nothing."""
-    for workload, pattern, needs in WORKLOAD_WORDS:
-        fits = needs is None or needs == video or video is None
-        if fits and re.search(pattern, text):
-            return workload
-    return ""
 
 
 def _precision(p: PortContext) -> None:

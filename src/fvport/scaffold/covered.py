@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fvport.scaffold import facts
+
 if TYPE_CHECKING:
     from fvport.scaffold.context import PortContext
 
 # Denoisers whose generated pipeline passed a whole gate.
+PROVEN = "Wan's image to video and video to video, Stable Diffusion 3's image to image"
 TRIED = ("", "WanTransformer3DModel", "SD3Transformer2DModel", "StableAudioDiTModel")
 
 
@@ -28,27 +31,34 @@ def say(p: PortContext) -> None:
             "Diffusion 3 with three text encoders; other text to image is untried."
         )
         return
-    if p.takes_image:
-        p.unknown.append(
-            f"The checks pipeline, ssim and example cover text to video and Wan's image to video, not {p.workload} of "
-            f"{p.official_pipeline or 'this pipeline'} yet: both sides are given the image, and no stage of the "
-            "generated pipeline uses it, so they cannot pass before it is written."
-        )
-        p.decisions.append("which stages make the image of a call into conditioning: the pipeline's file says where")
+    if p.is_audio:
+        _say_of_sound(p)
         return
-    takes = {"i": "image", "v": "video"}.get(p.workload[0], "")
-    gives = "no stage of the generated pipeline makes sound of this kind" if p.is_audio else ""
-    why = " and ".join(filter(None, (f"no {takes} is handed to either side yet" if takes else "", gives)))
+    takes = "image" if p.takes_image else "video"
+    p.unknown.append(
+        f"The checks pipeline, ssim and example cover text to video, {PROVEN}, not {p.workload} of "
+        f"{p.official_pipeline or 'this pipeline'} yet: both sides are given the {takes}, and no stage of the "
+        "generated pipeline uses it, so they cannot pass before it is written."
+    )
+    p.decisions.append(f"which stages make the {takes} of a call into conditioning: the pipeline's file says where")
+
+
+def _say_of_sound(p: PortContext) -> None:
+    """Sound of another kind than Stable Audio's; from a video, diffusers has no pipeline to take stages from."""
+    why = "no stage of the generated pipeline makes sound of this kind"
+    if p.takes_video:
+        version = facts.pipelines()["version"]
+        why = f"diffusers {version} has no pipeline from video to audio, so no stage is known that makes sound of one"
+        p.decisions.append(
+            "what runs officially: a repository's code (official_repo) behind run_pipeline in oracle.py, which hands "
+            "it the call's video"
+        )
     p.unknown.append(
         f"The checks pipeline, ssim and example cover text to video, not {p.workload} ({why}): they cannot pass, and "
         "the gate stays shut. Components, mapping, keys, config and conversion are checked as for any workload."
     )
-    if takes:
-        p.decisions.append(
-            f"how the {takes} of a call reaches both sides: the call in oracle.py, the pipeline's stages, the example"
-        )
-    else:
-        p.decisions.append("which stages make the sound: the pipeline's file says where, Stable Audio's show how")
+    shown = "FastVideo's own MMAudio pipeline shows" if p.takes_video else "Stable Audio's show"
+    p.decisions.append(f"which stages make the sound: the pipeline's file says where, {shown} how")
 
 
 def _say_what_is_untried(p: PortContext) -> None:

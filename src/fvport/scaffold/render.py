@@ -100,6 +100,9 @@ def files(p: PortContext) -> dict[str, str]:
     if p.joins_image:
         name = f"fastvideo/pipelines/basic/{p.slug}/stages/image_conditioning.py"
         found[name] = render("_pipeline/image_conditioning.py.jinja", p)
+    if p.renoises:
+        name = f"fastvideo/pipelines/basic/{p.slug}/stages/noised_media.py"
+        found[name] = render("_pipeline/noised_media.py.jinja", p)
     if p.needs_conversion:
         name = f"scripts/checkpoint_conversion/{p.slug}_to_diffusers.py"
         found[name] = p.declaration or render("conversion.py.jinja", p)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generate one {{ "video" if p.workload.endswith("2v") else ("image" if p.workload.endswith("2i") else "audio clip") }} with {{ p.pipeline_class }}.
 
-    python examples/inference/basic/basic_{{ p.slug }}.py {{ "--image picture.png " if p.takes_image }}--output outputs
+    python examples/inference/basic/basic_{{ p.slug }}.py {{ "--image picture.png " if p.takes_image else "--video clip.mp4 " if p.takes_video }}--output outputs
 
 The defaults are the official pipeline's. MODEL is the folder that `nox -s prep workspace conversion` makes.
 """
@@ -34,13 +34,13 @@ def main() -> None:
 {% for name, value in p.call.items() %}
 {% set usual = p.defaults.get(name, (value, ""))[0] %}
 {% if usual is number %}
-    parser.add_argument("--{{ name | replace("_", "-") }}", type={{ "float" if usual is float or "guidance" in name else "int" }}, default={{ usual | pyrepr }})
+    parser.add_argument("--{{ name | replace("_", "-") }}", type={{ "float" if usual is float or "guidance" in name or name == "strength" else "int" }}, default={{ usual | pyrepr }})
 {% endif %}
 {% endfor %}
 {% if p.takes_image %}
     parser.add_argument("--image", required=True, help="file or address of the image that it begins with")
-{% elif p.workload[0] == "v" %}
-    # FVPORT-DECIDE: an argument for the video that {{ p.workload }} starts from, and how generate_video is given it
+{% elif p.takes_video %}
+    parser.add_argument("--video", required=True, help="file or address of the video that it begins with")
 {% endif %}
     args = vars(parser.parse_args())
 
@@ -60,6 +60,8 @@ def main() -> None:
     )
 {% if p.takes_image %}
     args["image_path"] = args.pop("image")
+{% elif p.takes_video %}
+    args["video_path"] = args.pop("video")
 {% endif %}
     result = generator.generate_video(args.pop("prompt"), output_path=args.pop("output"), save_video=True, **args)
     print(f"written: {result['video_path']}")

@@ -61,12 +61,17 @@ def test_{{ p.slug }}_similarity(prompt: str, attention_backend_name: str, model
         slice_spec=AUDIO_FIRST_8_TIMESTEPS_SPEC,
     )
 {% else %}
+{% set runner = "image" if p.workload == "i2v" else "text" %}
 """Media regression of {{ p.pipeline_class }} in FastVideo's own suite (MS-SSIM, CUDA, its reference store)."""
 import os
-{% if p.takes_image %}
+{% if p.takes_image or p.takes_video %}
 from pathlib import Path
 {% endif %}
 
+{% if p.takes_video %}
+import imageio
+import numpy
+{% endif %}
 import pytest
 {% if p.takes_image %}
 from PIL import Image
@@ -74,7 +79,7 @@ from PIL import Image
 
 from fastvideo.logger import init_logger
 from fastvideo.tests.ssim.inference_similarity_utils import (resolve_inference_device_reference_folder,
-                                                             run_{{ "image" if p.takes_image else "text" }}_to_video_similarity_test)
+                                                             run_{{ runner }}_to_video_similarity_test)
 
 logger = init_logger(__name__)
 
@@ -113,12 +118,21 @@ PROMPTS = [
 {% if p.takes_image %}
 
 def picture(folder: Path) -> str:
-    """The image that the video begins with, drawn here: smooth colours in one direction, stripes in the other."""
+    """The image that the {{ "image" if p.is_image else "video" }} begins with, drawn here: smooth colours in one direction, stripes in the other."""
     size = (PARAMS["width"], PARAMS["height"])
     red, green = Image.linear_gradient("L").resize(size), Image.radial_gradient("L").resize(size)
     file = folder / "picture.png"
     Image.merge("RGB", (red, green, red.rotate(180))).save(file)
     return str(file)
+
+{% elif p.takes_video %}
+
+def clip(folder: Path) -> str:
+    """The video that the video begins with, drawn here: a slope of colours that moves one pixel a frame."""
+    y, x = numpy.mgrid[0:PARAMS["height"], 0:PARAMS["width"]]
+    frames = [numpy.stack([(x + n) % 256, (y * 2) % 256, (x + y) % 256], axis=-1) for n in range(PARAMS["num_frames"])]
+    imageio.mimsave(folder / "clip.mp4", [frame.astype(numpy.uint8) for frame in frames], fps=PARAMS["fps"])
+    return str(folder / "clip.mp4")
 
 {% endif %}
 
@@ -129,17 +143,24 @@ def test_{{ p.slug }}_similarity(
     prompt: str,
     attention_backend_name: str,
     model_id: str,
-{% if p.takes_image %}
+{% if p.takes_image or p.takes_video %}
     tmp_path: Path,
 {% endif %}
 ) -> None:
-    run_{{ "image" if p.takes_image else "text" }}_to_video_similarity_test(
+    run_{{ runner }}_to_video_similarity_test(
         logger=logger,
         script_dir=os.path.dirname(os.path.abspath(__file__)),
         device_reference_folder=device_reference_folder,
         prompt=prompt,
-{% if p.takes_image %}
+{% if p.workload == "i2v" %}
         image_path=picture(tmp_path),
+{% elif p.takes_image or p.takes_video %}
+        generation_kwargs_override={
+            "{{ "video" if p.takes_video else "image" }}_path": {{ "clip" if p.takes_video else "picture" }}(tmp_path),
+{% if "strength" in p.call %}
+            "strength": {{ p.call["strength"] | pyrepr }},
+{% endif %}
+        },
 {% endif %}
         attention_backend_name=attention_backend_name,
         model_id=model_id,

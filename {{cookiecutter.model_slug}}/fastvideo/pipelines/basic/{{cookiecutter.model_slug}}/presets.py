@@ -6,7 +6,7 @@ _DENOISE_STAGE = PresetStageSpec(
     name="denoise",
     kind="denoising",
     description="The denoising loop",
-    allowed_overrides=frozenset({"num_inference_steps", "guidance_scale"}),
+    allowed_overrides=frozenset({{ '{"num_inference_steps", "guidance_scale", "strength"}' if "strength" in p.defaults else '{"num_inference_steps", "guidance_scale"}' }}),
 )
 
 {{ p.preset | upper }} = InferencePreset(
@@ -17,7 +17,7 @@ _DENOISE_STAGE = PresetStageSpec(
     workload_type="{{ p.workload }}",
     stage_schemas=(_DENOISE_STAGE, ),
     defaults={
-{% for name in ["height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "audio_start_in_s", "audio_end_in_s"] %}
+{% for name in ["height", "width", "num_frames", "fps", "num_inference_steps", "guidance_scale", "strength", "audio_start_in_s", "audio_end_in_s"] %}
 {% if name in p.defaults and p.defaults[name][0] is not none %}
         "{{ name }}": {{ p.defaults[name][0] | pyrepr }},  # {{ p.defaults[name][1] }}
 {% endif %}

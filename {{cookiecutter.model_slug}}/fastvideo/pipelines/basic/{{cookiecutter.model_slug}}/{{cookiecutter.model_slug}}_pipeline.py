@@ -18,9 +18,14 @@ from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ name }}
 {% if p.is_stable_audio %}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages.text_and_sound import load_conditioner
 from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage, TimestepPreparationStage
+{% elif p.is_sd3 and p.renoises %}
+from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage, LatentPreparationStage
 {% elif p.is_sd3 %}
 from fastvideo.pipelines.stages import (ConditioningStage, InputValidationStage, LatentPreparationStage,
                                         TimestepPreparationStage)
+{% elif p.renoises %}
+from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
+                                        TextEncodingStage)
 {% else %}
 from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
                                         TextEncodingStage, TimestepPreparationStage)
@@ -84,11 +89,20 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
 {% if p.scheduler and p.scheduler.config.get("use_dynamic_shifting") %}
         # FVPORT-DECIDE: the checkpoint's scheduler shifts by resolution (use_dynamic_shifting); the shared stage hands it no mu.
 {% endif %}
+{% if p.renoises %}
+        self.add_stage("timestep_preparation_stage", {{ p.prefix }}StrengthStage(scheduler=scheduler))
+        vae = self.get_module("{{ p.vae.name if p.vae else "vae" }}")
+        self.add_stage("media_latent_stage", {{ p.prefix }}MediaLatentStage(vae=vae))
+{% else %}
         self.add_stage("timestep_preparation_stage", TimestepPreparationStage(scheduler=scheduler))
+{% endif %}
 {% if p.is_stable_audio %}
         self.add_stage("latent_preparation_stage", {{ p.prefix }}SoundLatentStage(scheduler=scheduler))
 {% else %}
         self.add_stage("latent_preparation_stage", LatentPreparationStage(scheduler=scheduler, transformer=transformer))
+{% endif %}
+{% if p.renoises %}
+        self.add_stage("noised_start_stage", {{ p.prefix }}NoisedStartStage(scheduler=scheduler))
 {% endif %}
 {% if p.joins_image %}
         self.add_stage("image_latent_stage", {{ p.prefix }}ImageLatentStage(vae=self.get_module("{{ p.vae.name if p.vae else "vae" }}")))
