@@ -148,14 +148,22 @@ def _place(trace: Trace, sides: Sides, first: Finding) -> None:
     pair = sides.pairs.pairs[name]
     trace.native, trace.official, trace.at = first.native, list(pair.official), first.at
     trace.label = first.given or (first.label if first.at else "")
-    trace.native_line, trace.official_line = _line(sides.native[name]), _line(sides.official[pair.official[0]])
+    trace.native_line, trace.official_line = _line(sides.native, name), _line(sides.official, pair.official[0])
     trace.size = first.size
     trace.budget = first.boundary.input_budget if first.at else first.boundary.budget
     trace.inputs_equal = None if first.at else not first.boundary.far_inputs
 
 
-def _line(about: dict[str, Any]) -> str:
-    return f"{about['file']}:{about['line']}" if about["file"] else about["class"]
+def _line(modules: dict[str, Any], name: str) -> str:
+    """File and line of the module's `forward`; of its holder's where the class is torch's own: nobody edits torch."""
+    own, holder = modules[name], name
+    while holder and (not modules[holder]["file"] or modules[holder]["file"].startswith("torch/")):
+        holder = holder.rpartition(".")[0]
+    about = modules[holder]
+    if not about["file"] or about["file"].startswith("torch/"):
+        return str(own["class"])
+    place = f"{about['file']}:{about['line']}"
+    return place if holder == name else f"{own['class']} held by {about['class']}, {place}"
 
 
 def _name(native: str) -> str:
