@@ -39,6 +39,7 @@ MEANINGS = {  # of keys that have no comment in the code
     "OfficialPipeline.call": "arguments of the call, such as frames, height, width, steps",
     "OfficialPipeline.prompts": "the texts that it is called with",
     "OfficialPipeline.images": "files (from the root) that a call begins with, and one to change to; none: drawn",
+    "OfficialPipeline.videos": "videos (from the root) that a call begins with, and one to change to; none: drawn",
     "OfficialPipeline.negative_prompt": "the negative text",
     "OfficialPipeline.seeds": "seeds of the noise",
     "Official.library": "the Python library that has the official classes, such as `diffusers`",

@@ -18,7 +18,7 @@ from bake_helpers import REPO, T5, WAN, answers, bake, files, release
 from fvport import spec
 from fvport import words as known
 from fvport.errors import UsageError
-from fvport.scaffold import finish, new
+from fvport.scaffold import covered, finish, new
 
 AUTO = {"workload_type": "auto", "components": "auto"}
 
@@ -148,8 +148,7 @@ def test_values_that_no_signature_says_are_called_assumed(tmp_path: Path, wan: P
 def test_a_workload_that_no_check_covers_is_said_at_once(tmp_path: Path, wan: Path, workload: str) -> None:
     """The bake, the plan and an open decision say that the media checks cannot pass for this workload."""
     said = told(tmp_path, official_weights=str(wan), workload_type=workload)
-    known = " and Wan's image to video" if workload.startswith("i") else ""
-    words = f"cover text to video{known}, not {workload}"
+    words = f"cover text to video{'' if workload.endswith('a') else f', {covered.PROVEN}'}, not {workload}"
     assert any(words in text for text in said["unknown"])
     assert said["decisions"]
     plan = (Path(said["root"]) / "tests/local_tests/tiny_wan/PLAN.md").read_text()
@@ -257,8 +256,6 @@ def test_shared_words_are_the_questions_words() -> None:
 def test_a_transformer_that_no_pipeline_was_tried_with_is_told() -> None:
     """Text to video of another class than Wan's: the bake says what its denoising stage hands over."""
     from types import SimpleNamespace
-
-    from fvport.scaffold import covered
 
     def told(cls: str) -> list[str]:
         p = SimpleNamespace(is_generated=True, dit=SimpleNamespace(official_class=cls), scheduler=None, unknown=[])

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import tomllib
 from bake_helpers import DIT, SCHEDULER, T5, WAN, bake, release
+from test_pipeline_sd3 import PORTED as SD3_PORTED
+from test_pipeline_sd3 import SD3
 
 STYLE = tomllib.loads((Path(__file__).parent / "data" / "fastvideo_style.toml").read_text())
 LONG = {
@@ -45,6 +47,8 @@ CASES = {
         },
         {"components": "transformer=port,image_encoder=port", "workload_type": "i2v"},
     ),
+    "video_to_video": ("WanVideoToVideoPipeline", WAN, {"workload_type": "v2v"}),
+    "image_to_image": ("StableDiffusion3Img2ImgPipeline", SD3, {"workload_type": "auto", "components": SD3_PORTED}),
     "two_denoisers": (
         "WanPipeline",
         {**WAN, "transformer_2": WAN["transformer"]},
