@@ -79,7 +79,8 @@ def said_by_gate(files: Sequence[Path]) -> Said:
             for row in verdict["rows"]:
                 green = (row["state"], row["verdict"]) == ("current", "pass")
                 why = "; ".join(row["reasons"]) or f"{row['state']}, {row['verdict']}"
-                found[verdict["port"], row["check"]] = "" if green else why
+                key = verdict["port"], row["check"]  # a variant has a row of its own of the same check
+                found[key] = found.get(key) or ("" if green else why)
         except (ValueError, KeyError, TypeError) as error:
             raise LookupError(f"{file} is not what `fvport gate --json` prints ({error})") from None
     return found

@@ -219,7 +219,9 @@ def put(folder: Path, tensors: dict[str, Any], **arguments: Any) -> None:
 def sides(tmp_path: Path):
     """(port, official folder, native folder, calls) as generation makes them."""
     component = SimpleNamespace(name="transformer", kind="dit", native_class="TinyTransformer")
-    port = SimpleNamespace(root=tmp_path, slug="tiny", components={"transformer": component})
+    port = SimpleNamespace(
+        root=tmp_path, slug="tiny", key="tiny", variant="", variants=(), components={"transformer": component}
+    )
     calls = [generation.Call("p0s0", {"guidance_scale": G}, "a fox", "", 0)]
     calls.append(generation.Call("seed", {"guidance_scale": G}, "a fox", "", 1, "seed"))
     for side, noise in (("official", 0.0), ("native", 2.0**-23)):
@@ -326,7 +328,7 @@ def test_classes_go_by_their_exact_names(sides: Any, classes: dict[str, str], wo
     port, official, native, _ = sides
     file = native / "p0s0" / "steps.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"classes": classes}))
-    item = pipeline._classes(port, pipeline._pair(official, native, "p0s0")[1])
+    item = pipeline._classes(port, *pipeline._pair(official, native, "p0s0"))
     assert item.verdict == "fail"
     assert words in item.reason
 

@@ -48,7 +48,7 @@ class Item:
 
 @dataclass
 class Evidence:
-    """What a check leaves under `.fvport/evidence/<slug>/<check>.json`."""
+    """What a check leaves under `.fvport/evidence/<slug>/<check>.json`, a variant's in a folder of its own there."""
 
     check: str
     port: str
@@ -64,6 +64,7 @@ class Evidence:
     origin: dict[str, str] = field(default_factory=dict)  # run, commit and image of CI; empty on a laptop
     started: str = ""
     seconds: float = 0.0
+    variant: str = ""  # of which variant of the port; '' for the base
     schema: int = SCHEMA
 
     @property
@@ -98,7 +99,8 @@ def seal(record: dict[str, Any]) -> str:
 
 
 def folder(port: Port) -> Path:
-    return port.state / "evidence" / port.slug
+    home = port.root / ".fvport" / "evidence" / port.slug
+    return home / port.variant if port.variant else home
 
 
 def write(port: Port, evidence: Evidence) -> Path:
@@ -228,7 +230,7 @@ def digests(port: Port, names: Iterable[str]) -> dict[str, str]:
 
 def lock(port: Port) -> dict[str, Any]:
     """port.lock.json as a dict, or {} when there is none yet."""
-    path = port.folder / "port.lock.json"
+    path = port.lock_file
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fvport import attestation, firststep, planfile, upgrade
+from fvport import attestation, firststep, planfile, spec, upgrade, variants
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
@@ -33,11 +33,15 @@ def decide(port: Port, demand: Demand | None = None) -> Verdict:
 
     `demand` says where records must have been made to count: a verdict job counts its own run's.
     """
-    cache: dict[str, str] = {}
-    rows = [_row(port, name, cache) for name in port.gate.checks]
-    for row in rows:
-        _elsewhere(row, demand or Demand())
-        _signed(port, row, demand or Demand())
+    port = spec.base(port)
+    rows = []
+    for view in (port, *port.views):
+        cache: dict[str, str] = {}
+        found = [_row(view, name, cache) for name in variants.checks(view) if name in port.gate.checks]
+        for row in found:
+            _elsewhere(row, demand or Demand())
+            _signed(view, row, demand or Demand())
+        rows += found
     rows += [_left_out(name) for name in REQUIRED if name not in port.gate.checks]
     today = datetime.date.today()
     for row in rows:
@@ -70,7 +74,8 @@ def run_missing(port: Port, *, say: Callable[[str], None] | None = None) -> Verd
 
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
     with warm.session():
-        _run_all(port, to_run(port), say)
+        for view in (port, *port.views):
+            _run_all(view, to_run(view), say)
     return decide(port)
 
 
@@ -84,7 +89,8 @@ def _run_all(port: Port, todo: list[str], say: Callable[[str], None]) -> None:
     from fvport import checks
 
     for number, name in enumerate(todo, 1):
-        say(f"[{number}/{len(todo)}] {name}: {TITLES[name]} ({why(port, name)}) ...")
+        label = Row(name, "", variant=port.variant).label
+        say(f"[{number}/{len(todo)}] {label}: {TITLES[name]} ({why(port, name)}) ...")
         clock = time.monotonic()
         try:
             word = checks.run_check(port, name).verdict
@@ -92,13 +98,14 @@ def _run_all(port: Port, todo: list[str], say: Callable[[str], None]) -> None:
             raise
         except FvportError as error:
             word = f"blocked: {error}"
-        say(f"[{number}/{len(todo)}] {name}: {word} ({time.monotonic() - clock:.1f} s)")
+        say(f"[{number}/{len(todo)}] {label}: {word} ({time.monotonic() - clock:.1f} s)")
 
 
 def to_run(port: Port) -> list[str]:
     """The checks that `run_missing` would run, cheap before dear."""
     cache: dict[str, str] = {}
-    names = [name for name in ORDER if name in port.gate.checks]
+    known = variants.checks(port)
+    names = [name for name in ORDER if name in port.gate.checks and name in known]
     return [name for name in names if _worth_running(_row(port, name, cache), port)]
 
 
@@ -124,15 +131,18 @@ def _left_out(name: str) -> Row:
 
 def _row(port: Port, name: str, cache: dict[str, str]) -> Row:
     """A record that cannot be judged, whatever is wrong with it or with the tree, is never one that passed."""
-    row = Row(name, TITLES[name], todo=f"fvport check {name}")
+    row = Row(name, TITLES[name], todo=f"fvport check {name}", variant=port.variant)
     try:
-        _read_row(port, row, cache)
+        with spec.seen_as(port):
+            _read_row(port, row, cache)
     except Exception as error:  # noqa: BLE001 - no record may crash the gate, none may pass by it
         from fvport.checks import mishap_words
 
         row.verdict, row.state, row.status = "blocked", "missing", "blocked"
         row.reasons.append(f"cannot be judged: {error if isinstance(error, FvportError) else mishap_words(error)}")
         row.todo = getattr(error, "todo", "") or row.todo
+    if row.variant:
+        row.todo += f" --variant {row.variant}" if row.todo.startswith("fvport check") else f" (variant {row.variant})"
     return row
 
 
@@ -149,9 +159,10 @@ def _read_row(port: Port, row: Row, cache: dict[str, str]) -> None:
         return
     row.record, row.status, row.scale, row.seconds = record, record.status, record.scale, record.seconds
     row.device, row.commit, row.dirty = str(record.device.get("kind", "none")), record.commit, record.dirty
-    if (record.check, record.port) != (name, port.slug):
+    if (record.check, record.port, record.variant) != (name, port.slug, port.variant):
         row.verdict, row.state = "fail", "refused"
-        row.reasons.append(f'refused: the record is of check "{record.check}" of port "{record.port}"')
+        of = f'variant "{record.variant}" of ' if record.variant else ""
+        row.reasons.append(f'refused: the record is of check "{record.check}" of {of}port "{record.port}"')
         return
     from fvport import checks  # here: a port without records needs none of it
 
@@ -266,7 +277,7 @@ def _some(names: list[str], most: int = 4) -> str:
 
 def _waive(port: Port, row: Row, today: datetime.date) -> None:
     """An accepted blocker turns a red row to `waived`, in sight; a refused record cannot be waived."""
-    waivers = [waiver for waiver in port.waivers if waiver.check == row.check]
+    waivers = [w for w in port.waivers if (w.check, w.variant) == (row.check, row.variant)]
     if row.verdict not in ("fail", "blocked") or not waivers:
         return
     for waiver in waivers:
@@ -328,7 +339,8 @@ def _reached(port: Port, rows: list[Row], name: str) -> bool:
 
 
 def _passed(rows: list[Row], check: str, name: str) -> bool:
-    return any(row.check == check and row.passed(name) for row in rows)
+    mine = [row for row in rows if row.check == check]
+    return bool(mine) and all(row.passed(name) for row in mine)
 
 
 def _signatures(port: Port) -> list[dict[str, str]]:
@@ -341,7 +353,7 @@ def _signatures(port: Port) -> list[dict[str, str]]:
 
 def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetime.date) -> list[str]:
     """What a green gate does not say by itself, in plain sentences."""
-    risks = [f"{row.check} is waived ({row.waiver})" for row in rows if row.waiver]
+    risks = [f"{row.label} is waived ({row.waiver})" for row in rows if row.waiver]
     for waiver in port.waivers:
         if problem := waiver_problem(port, waiver, today):
             risks.append(f"waiver {waiver.id} does not hold: {problem}")
@@ -349,7 +361,7 @@ def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetim
         risks.append(f"port.toml leaves {', '.join(left_out)} out of the gate")
     if port.gate.require_device != "cuda":
         risks.append(f"the gate asks for {port.gate.require_device} evidence only: nothing here was seen on a GPU")
-    risks += port.untested
+    risks += [*port.untested, *variants.alike(port)]
     if port.gate.require_scale != "full":
         risks.append("the gate asks for tiny-twin evidence only: the real weights were not compared")
     for name, c in port.components.items():
@@ -372,7 +384,7 @@ def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetim
         risks.append(f"{', '.join(older)} ran at another commit; what they read has not changed since")
     for row in rows:
         if row.record and row.state == "current":
-            risks += [f"{row.check}: {note}" for note in row.record.notes]
+            risks += [f"{row.label}: {note}" for note in row.record.notes]
     return risks
 
 

@@ -40,6 +40,7 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover - the gate's environment is 3.11 or later
     import tomli as tomllib
 
+TAKEN = ("base", "default")  # no variant's name: the port's without them, and its preset's
 SCHEMA = 1  # of port.toml; `upgrade.STEPS` leads here from the ones before
 
 
@@ -74,6 +75,18 @@ def parse(file: Path) -> Port:
         raise UsageError(f"cannot be read ({error})", where=str(file)) from None
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"is not valid TOML ({error})", where=str(file)) from None
+    return _whole(file, text, raw)
+
+
+def of_text(file: Path, text: str) -> Port:
+    """What `parse` would give if `file` held this text: a declaration is tried before it is written."""
+    try:
+        return _whole(file, text, tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not valid TOML ({error})", where=str(file)) from None
+
+
+def _whole(file: Path, text: str, raw: dict[str, Any]) -> Port:
     port = _Reader(file, text).port(raw)
     _check_whole(port, _Reader(file, text))
     return port
@@ -231,10 +244,32 @@ def _check_limits(port: Port, reader: _Reader) -> None:
     _check_sound(quality, reader)
     if not 0 < gate.strength <= 1:
         reader.fail("gate.strength", f"must be above 0 and at most 1, is {gate.strength:g}")
+    _check_variants(port, reader)
+
+
+def _check_variants(port: Port, reader: _Reader) -> None:
+    """A variant's name becomes part of files, classes and folders; its release is not the base's or another's."""
     names = [variant.name for variant in port.variants]
-    for i, name in enumerate(names):
-        if not name.strip() or name in names[:i]:
-            reader.fail(f"variants[{i}].name", f'must be a name that no other variant has, is "{name}"')
+    folders = [port.official.weights, *(variant.weights for variant in port.variants)]
+    for i, variant in enumerate(port.variants):
+        key = f"variants[{i}]"
+        if not variant.name.strip() or variant.name in names[:i]:
+            reader.fail(f"{key}.name", f'must be a name that no other variant has, is "{variant.name}"')
+        if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", variant.name) or variant.name in TAKEN:
+            what = (
+                f"must be small letters, digits and single underscores, a letter first, and none of {', '.join(TAKEN)}"
+            )
+            reader.fail(f"{key}.name", f'{what}; is "{variant.name}"')
+        if not variant.weights.strip() or Path(variant.weights).is_absolute():
+            reader.fail(f"{key}.weights", "must be a hub id, or a folder relative to the port")
+        if variant.weights in folders[: i + 1]:
+            what = f'"{variant.weights}" is the release of {"the base" if variant.weights == folders[0] else "another"}'
+            reader.fail(f"{key}.weights", f"{what}: a variant has a release of its own")
+        if variant.pipeline and not re.fullmatch(r"[\w.]+:[\w.]+", variant.pipeline):
+            reader.fail(f"{key}.pipeline", f'must be "module:Class", is "{variant.pipeline}"')
+    for i, waiver in enumerate(port.waivers):
+        if waiver.variant and waiver.variant not in names:
+            reader.fail(f"waivers[{i}].variant", f'no variant "{waiver.variant}".{did_you_mean(waiver.variant, names)}')
 
 
 def _check_sound(quality: Quality, reader: _Reader) -> None:

@@ -7,10 +7,13 @@ refuses what it does not know. Nothing heavy is imported here.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import os
 import re
 import typing
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ PICTURE_METRICS, SOUND_METRICS = ("ssim", "ms_ssim"), ("mel_l1", "mr_stft")  # s
 METRICS = PICTURE_METRICS + SOUND_METRICS
 LOOSEST_DISTANCE = 0.5  # a threshold of a distance above this would let another sound pass
 DEVICES = ("cuda", "cpu")
+VARIANT = "FVPORT_VARIANT"  # the variant that a process is about; children inherit it
 
 
 @dataclass(frozen=True)
@@ -153,17 +157,21 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Variant:
-    name: str
-    weights: str = ""
-    pipeline: str = ""
-    call: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class PresetValue:
     value: Any
     source: str
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another release of the same model (distilled, refiner): a pipeline, pipeline config and preset of its own."""
+
+    name: str
+    weights: str  # folder, or hub id
+    revision: str = "main"
+    pipeline: str = ""  # "library:Class" of the official pipeline where it is another than the base's
+    call: dict[str, Any] = field(default_factory=dict)  # what the gate's call has otherwise than the base's
+    preset: dict[str, PresetValue] = field(default_factory=dict)  # what its defaults are otherwise than the base's
 
 
 @dataclass(frozen=True)
@@ -192,6 +200,7 @@ class Waiver:
     reason: str
     approved_by: str
     expires: datetime.date
+    variant: str = ""  # of which variant's row; none: the base's
 
 
 @dataclass(frozen=True)
@@ -211,10 +220,47 @@ class Port:
     gate: Gate = field(default_factory=Gate)
     waivers: tuple[Waiver, ...] = ()
     raw: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    variant: str = ""  # of which variant this is the view (`of`); '' for the base
 
     @property
     def slug(self) -> str:
         return self.port.slug
+
+    @property
+    def key(self) -> str:
+        """What the files and classes of this view are named by: the slug, with the variant's name behind it."""
+        return f"{self.slug}_{self.variant}" if self.variant else self.slug
+
+    @property
+    def preset_name(self) -> str:
+        return f"{self.slug}_{self.variant or 'default'}"
+
+    @property
+    def views(self) -> tuple[Port, ...]:
+        """The same port on each variant's release."""
+        return tuple(self.of(variant.name) for variant in self.variants)
+
+    def of(self, name: str) -> Port:
+        """This port as one variant has it: its release, call and preset; code and components are the port's.
+
+        UsageError for a name that no variant has.
+        """
+        told = next((variant for variant in self.variants if variant.name == name), None)
+        if told is None:
+            known = [variant.name for variant in self.variants]
+            what = f'no variant "{name}" (there are: {", ".join(known) or "none"}).{did_you_mean(name, known)}'
+            raise UsageError(what, where=str(self.file))
+        old = self.official.pipeline
+        pipeline = replace(old, cls=told.pipeline or old.cls, call={**old.call, **told.call})
+        official = replace(self.official, weights=told.weights, revision=told.revision, pipeline=pipeline)
+        presets = {name: {**self.presets.get("default", {}), **told.preset}}
+        plain = {key: {"value": value.value, "source": value.source} for key, value in presets[name].items()}
+        said = dict(self.raw.get("official", {}))
+        said |= {"weights": told.weights, "revision": told.revision}
+        said["pipeline"] = {**said.get("pipeline", {}), "class": pipeline.cls, "call": pipeline.call}
+        raw = {**self.raw, "official": said, "presets": {name: plain}}
+        raw.pop("variants", None)
+        return replace(self, official=official, presets=presets, raw=raw, variant=name, variants=())
 
     @property
     def folder(self) -> Path:
@@ -231,7 +277,7 @@ class Port:
     @property
     def official_weights(self) -> Path:
         """The official release's folder; a hub id is fetched to `official_weights/<slug>`."""
-        return self.root / (f"official_weights/{self.slug}" if self.hub_id else self.official.weights)
+        return self.root / (f"official_weights/{self.key}" if self.hub_id else self.official.weights)
 
     @property
     def reference(self) -> Path | None:
@@ -252,23 +298,30 @@ class Port:
         """The official weights in Diffusers layout: the release itself, or what `fvport convert` made of it."""
         if not self.official.needs_conversion:
             return self.official_weights
-        return self.root / "converted_weights" / f"{self.slug}.diffusers"  # the dot: no slug can be this
+        return self.root / "converted_weights" / f"{self.key}.diffusers"  # the dot: no slug can be this
 
     @property
     def load_tree(self) -> Path:
-        """`converted_weights/<slug>`: what the native side loads, never the official folder itself."""
-        return self.root / "converted_weights" / self.slug
+        """`converted_weights/<slug>`: what the native side loads, never the official folder itself; a variant's is
+        `<slug>_<variant>`.
+        """
+        return self.root / "converted_weights" / self.key
+
+    @property
+    def lock_file(self) -> Path:
+        """port.lock.json: which bytes the official side is. A variant's lies in a folder of its own."""
+        return (self.folder / "variants" / self.variant if self.variant else self.folder) / "port.lock.json"
 
     @property
     def state(self) -> Path:
-        """`.fvport`: evidence, caches, scratch. Never committed."""
-        return self.root / ".fvport"
+        """`.fvport`: evidence, caches, scratch. Never committed. A variant's caches are its own."""
+        home = self.root / ".fvport"
+        return home / "variants" / self.variant if self.variant else home
 
     @property
     def untested(self) -> list[str]:
         """What port.toml declares and no check of this version looks at, in plain sentences."""
-        found = [f'variant "{v.name}" is declared, and no check runs a variant yet' for v in self.variants]
-        found += [
+        found = [
             f"{name}: tiny is declared: fvport tiny reads it, and no check runs on a twin yet"
             for name, c in self.components.items()
             if c.tiny
@@ -312,7 +365,26 @@ def load(root: Path | str = ".") -> Port:
 
 
 def parse(file: Path) -> Port:
-    """Parse one port.toml file (lying at `<root>/tests/local_tests/<slug>/port.toml`)."""
+    """Parse one port.toml file (lying at `<root>/tests/local_tests/<slug>/port.toml`); the view of FVPORT_VARIANT."""
     from fvport.portfile import parse as read
 
-    return read(file)
+    port, name = read(file), os.environ.get(VARIANT, "")
+    return port.of(name) if name else port
+
+
+def base(port: Port) -> Port:
+    """The port itself of a variant's view."""
+    from fvport.portfile import parse as read
+
+    return read(port.file) if port.variant else port
+
+
+@contextlib.contextmanager
+def seen_as(port: Port) -> Iterator[None]:
+    """Whatever this process and its children load in here is this port's view: the variant's, or the base."""
+    before = os.environ.get(VARIANT)
+    os.environ[VARIANT] = port.variant
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIANT) if before is None else os.environ.update({VARIANT: before})

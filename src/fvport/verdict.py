@@ -43,7 +43,13 @@ class Row:
     reasons: list[str] = field(default_factory=list)
     todo: str = ""
     waiver: str = ""
+    variant: str = ""  # of which variant; '' for the base
     record: ev.Evidence | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The check, and in brackets the variant that it is about."""
+        return f"{self.check} [{self.variant}]" if self.variant else self.check
 
     def passed(self, name: str = "") -> bool:
         """Whether the check passed, or the one component or item of it that `name` names."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport import origin, progress, threads
+from fvport import origin, progress, spec, threads, variants
 from fvport.checks import _partial
 from fvport.errors import BlockedError, FvportError, UsageError, did_you_mean
 from fvport.spec import Port
@@ -50,9 +50,27 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
     read before and after: when something changed underneath, the record is not written (it would speak of a tree that
     never was).
     """
+    with spec.seen_as(port):
+        variants.ready(port)
+        return _run_check(port, name, options or Options())
+
+
+def run_all(port: Port, name: str, options: Options | None = None, variant: str = "") -> list[ev.Evidence]:
+    """`run_check` of the port and of each of its variants, or of `variant` alone ("base": the port without them).
+
+    UsageError for a variant that port.toml does not have.
+    """
+    views = [port, *port.views] if not variant else [port if variant == "base" else port.of(variant)]
+    module(name)  # a check that there is
+    views = [view for view in views if name in variants.checks(view)]
+    if not views:
+        raise UsageError(f"{name} is about the port's files, which are no variant's", todo=f"fvport check {name}")
+    return [run_check(view, name, options) for view in views]
+
+
+def _run_check(port: Port, name: str, options: Options) -> ev.Evidence:
     from fvport.models import warm
 
-    options = options or Options()
     check = module(name)
     started, clock = ev.now(), time.monotonic()
     before: dict[str, str] = {}
@@ -61,7 +79,7 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
         with progress.beat(name, quiet=options.quiet):
             locked_weights(port, before)
             with threads.sized(port), warm.session():
-                record = check.run(port, options)
+                record = variants.run(port, check, name, options)
     except UsageError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the record must say that nothing was proven
@@ -73,6 +91,7 @@ def run_check(port: Port, name: str, options: Options | None = None) -> ev.Evide
         changed = [key for key in before if before[key] != record.inputs.get(key)]
         if changed:
             raise BlockedError(f"{', '.join(changed)} changed while {name} ran", todo=f"Run again: fvport check {name}")
+    record.variant = port.variant
     record.commit, record.dirty = ev.git_state(port.root)
     record.origin = origin.here()
     with writing(port, name):

@@ -264,6 +264,7 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
                 found.append(
                     (f"{name}.{key}", f"preset {full}: SamplingParam has no field {key}, so FastVideo drops it")
                 )
+    found += _selected(port, native)
     if not registered:
         found.append(("registered", f"FastVideo has no preset of family {port.slug}"))
     if not found:
@@ -271,6 +272,18 @@ def preset_items(port: Port, signature: Json, native: Json, pipeline: Json | Non
         return [Item("presets", "pass", f"{count} declared defaults are registered and are the official call's")]
     todo = "Correct presets.py, or port.toml [presets] with the source of the value"
     return [Item(f"presets: {key}", "fail", what, todo=todo) for key, what in found]
+
+
+def _selected(port: Port, native: Json) -> list[tuple[str, str]]:
+    """Of several presets in one port each release gets its own: what SamplingParam is on this load tree."""
+    if not (port.variant or port.variants):
+        return []
+    of, found = f"variant {port.variant}" if port.variant else "the base", []
+    for key, value in port.presets.get(port.variant or "default", {}).items():
+        if key in native["fields"] and not _same_default(value.value, native["selected"].get(key)):
+            said = f"{key} is {short(native['selected'].get(key))} for the load tree of {of}"
+            found.append((key, f"{said}, {short(value.value)} in port.toml"))
+    return found
 
 
 def _positions(port: Port) -> list[int]:

@@ -20,6 +20,7 @@ from fvport.parity import clips, generation, pictures, walk, walk_media
 from fvport.parity.walk_floors import Floors, measure_floors
 from fvport.parity.walk_near import Finding
 from fvport.spec import Port
+from fvport.workspace import names
 
 COMPONENT = {  # stage -> kind of the component whose own fault it may be
     "timesteps": "scheduler",
@@ -95,9 +96,7 @@ def expected(port: Port) -> list[str]:
         names.append("planted: sound of another moment")
     if generation.SECONDS.keys() <= told.call.keys():
         names += ["planted: seconds left out", *(f"changed: {words}" for words in generation.SECONDS.values())]
-    return names + [
-        f"variant {variant.name}" for variant in port.variants
-    ]  # nothing runs one yet: it keeps the gate shut
+    return names
 
 
 def inputs(port: Port) -> list[str]:
@@ -150,7 +149,7 @@ def floors_of(official: Path, name: str) -> Floors:
 def compare_call(port: Port, official: Path, native: Path, call: generation.Call, floors: Floors) -> list[Item]:
     """One item a stage, arguments and classes first."""
     a, b = _pair(official, native, call.name)
-    items = [_arguments(a, b), _classes(port, b)]
+    items = [_arguments(a, b), _classes(port, a, b)]
     findings = walk.walk(a, b, floors)
     forced = generation.read(native / f"{call.name}.forced")
     for finding in findings:
@@ -230,13 +229,21 @@ def _same(name: str, official: Any, native: Any) -> bool:
     return official == native and isinstance(official, bool) == isinstance(native, bool)
 
 
-def _classes(port: Port, native: walk.Capture) -> Item:
+def _classes(port: Port, official: walk.Capture, native: walk.Capture) -> Item:
     """The classes that ran are the port's: another pipeline or component with the same numbers proves nothing."""
     name, todo = "pipeline class", "Look at the registration and the load tree: fvport check smoke"
     home = port.root / "fastvideo" / "pipelines" / "basic" / port.slug
     file = Path(native.info["pipeline_file"])
     if not file.resolve().is_relative_to(home.resolve()):
         return Item(name, "fail", f"{native.info['pipeline']} of {file.parent.name} ran, not the port's", todo=todo)
+    own = names.pipeline_class(port.key)
+    if (port.variant or port.variants) and native.info["pipeline"] != own:
+        of = f"variant {port.variant}" if port.variant else "the base"
+        return Item(name, "fail", f"{native.info['pipeline']} ran, and {of} has {own}", todo=todo)
+    told = port.official.pipeline.cls.rpartition(":")[2] if port.variant else ""
+    if told and (ran := official.info.get("pipeline", told)) != told:
+        reason = f"oracle.py ran {ran}, and the official pipeline of variant {port.variant} is {told}"
+        return Item(name, "fail", reason, todo="Have oracle.py run the pipeline that the release names")
     classes = native.info["classes"]
     for component in port.components.values():
         if not component.native_class:

@@ -18,7 +18,7 @@ from fvport.checks import Options
 from fvport.checks._rules import Family, Finding
 from fvport.evidence import Item
 from fvport.spec import Component, Port
-from fvport.workspace import entries
+from fvport.workspace import entries, names
 
 RULES = Family()
 Json = dict[str, Any]
@@ -70,11 +70,11 @@ def _one(rule: Any, seen: Seen) -> list[Item]:
 
 def inputs(port: Port) -> list[str]:
     base = port.load_tree.relative_to(port.root).as_posix()
-    names = [f"file:{base}/model_index.json", f"file:{port.official.weights}/model_index.json"]
+    files = [f"file:{base}/model_index.json", f"file:{port.official.weights}/model_index.json"]
     for c in port.components.values():
         file = "scheduler_config.json" if c.kind == "scheduler" else "config.json"
-        names += [f"file:{base}/{c.weights or c.name}/{file}"]
-    return [*names, "tree:fastvideo", "port:components", "port:port", "port:official", "port:presets", "package:fvport"]
+        files += [f"file:{base}/{c.weights or c.name}/{file}"]
+    return [*files, "tree:fastvideo", "port:components", "port:port", "port:official", "port:presets", "package:fvport"]
 
 
 def expected(port: Port) -> list[str]:
@@ -121,6 +121,8 @@ def tree_names_the_port(seen: Seen) -> Iterator[Finding]:
             )
     index = _json(tree / "model_index.json")
     ours = _entries(seen.port)
+    if seen.port.variant or seen.port.variants:  # of several pipelines exactly this one
+        ours = [name for name in ours if name == names.pipeline_class(seen.port.key)] or ["absent"]
     if index and ours and index.get("_class_name") not in ours:
         what = f"names {index.get('_class_name')}, the port's pipeline is {' or '.join(ours)}"
         yield Finding("model_index.json", what, TREE)
@@ -204,16 +206,33 @@ def model_resolves(seen: Seen) -> Iterator[Finding]:
         if "error" in found:
             yield Finding(label, f"does not resolve: {found['error']}", "Run: fvport workspace")
             continue
-        wanted = (f"fastvideo/configs/pipelines/{port.slug}.py", f"fastvideo/pipelines/basic/{port.slug}/")
+        wanted = (f"fastvideo/configs/pipelines/{port.key}.py", f"fastvideo/pipelines/basic/{port.slug}/")
         for what, start in zip(("config", "pipeline"), wanted, strict=True):
             file = _relative(found[what]["file"], port.root)
             if not file.startswith(start):
                 said = f"resolves to {what} {found[what]['class']} ({file}), not to one of {start}"
                 yield Finding(label, said, "Put the port's register_configs block first: fvport workspace")
+        yield from _of_the_variant(port, label, found)
         if found["family"] != port.slug:
             yield Finding(label, f"has preset family {found['family']}, not {port.slug}", "Run: fvport workspace")
         if found["preset"] not in seen.native.get("presets", {}).get("registered", {}):
             yield Finding(label, f"has default preset {found['preset']}, which is not registered for {port.slug}")
+
+
+def _of_the_variant(port: Port, label: str, found: Json) -> Iterator[Finding]:
+    """Of several pipelines in one port each release gets its own: class, config and preset by their exact names."""
+    if not (port.variant or port.variants):
+        return
+    of = f"variant {port.variant}" if port.variant else "the base"
+    wanted = {
+        "config": names.pipeline_config(port.key),
+        "pipeline": names.pipeline_class(port.key),
+        "preset": port.preset_name,
+    }
+    for what, name in wanted.items():
+        said = found[what]["class"].rpartition(":")[2] if what != "preset" else found[what]
+        if said != name:
+            yield Finding(label, f"resolves to {what} {said}, and {of} has {name}", "Run: fvport workspace")
 
 
 @RULES.rule("FV607")
@@ -256,7 +275,7 @@ def own_pipeline_config(seen: Seen) -> Iterator[Finding]:
         if not value:
             continue
         config, _, _ = value.get("pipeline_config", "").partition(":")
-        if config and config != f"fastvideo.configs.pipelines.{seen.port.slug}":
+        if config and config != f"fastvideo.configs.pipelines.{seen.port.key}":
             yield Finding(c.name, f"is built with {value['pipeline_config']}", "Run: fvport workspace", c.name)
         if c.config and value.get("config_class") and value["config_class"] != c.config:
             yield Finding(

@@ -47,6 +47,9 @@ def run(
     Raises UsageError for another place, BlockedError where Slurm or submitit is not there. Ctrl-C cancels every job.
     """
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    if port.variants:
+        what = "the port declares variants, and jobs run the base alone"
+        raise BlockedError(what, where=str(port.file), todo="Run all on one machine: fvport gate --run")
     executor = _executor(port, on)
     todo = gate.to_run(port)
     if todo:

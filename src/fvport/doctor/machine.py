@@ -132,7 +132,7 @@ def disk(port: Port | None) -> list[Row]:
 
 def _need(port: Port) -> int:
     try:
-        lock = json.loads((port.folder / "port.lock.json").read_text(encoding="utf-8"))
+        lock = json.loads(port.lock_file.read_text(encoding="utf-8"))
         total = sum(file["size"] for entry in lock["components"].values() for file in entry["files"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return FASTVIDEO_TREE

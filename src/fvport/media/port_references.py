@@ -32,7 +32,7 @@ def store_of(port: Port) -> Store:
 def key_of(port: Port, device: str, call: Call) -> Key:
     """`device`: the record's device name. The model is the slug, as in the port's test in FastVideo's suite."""
     backend = port.fastvideo.attention_backend
-    return Key(port.quality.tier, device, port.slug, backend, call.prompt, call.seed)
+    return Key(port.quality.tier, device, port.key, backend, call.prompt, call.seed)
 
 
 def told(call: Call) -> dict[str, Any]:

@@ -38,7 +38,7 @@ LONGEST = 50  # bytes of a temporary folder's name: a socket's address holds 107
 DIGESTS = ("tree:fastvideo", "package:fvport", "package:torch", "package:transformers", "package:diffusers")
 # What a caller says to one child, or a shell to itself: no import reads it.
 OF_ONE_CALL = {"PWD", "OLDPWD", "SHLVL", "_", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST", "NOX_CURRENT_SESSION"}
-OF_ONE_CALL |= {"FVPORT_PARITY_JOB", "FVPORT_WATCH_PIPELINE"}
+OF_ONE_CALL |= {"FVPORT_PARITY_JOB", "FVPORT_WATCH_PIPELINE", "FVPORT_VARIANT"}
 
 
 class Child(Protocol):

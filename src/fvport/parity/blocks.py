@@ -96,4 +96,4 @@ def _locked(port: Port, twin: Port, component: Component) -> None:
                 hashes.put(place, file["blake3"])
     lock["components"] = {**lock.get("components", {}), component.name: lockfile.entry(twin, component, hashes)}
     hashes.save()
-    lockfile.write(twin.folder / "port.lock.json", lock)
+    lockfile.write(twin.lock_file, lock)

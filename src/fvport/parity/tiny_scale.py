@@ -58,7 +58,7 @@ def _release(port: Port, twin: Port) -> write.Made:
     entries = lock.get("components", {})
     lock["components"] = {name: lockfile.entry(twin, twin.component(name), hashes) for name in entries}
     hashes.save()
-    lockfile.write(twin.folder / "port.lock.json", lock)
+    lockfile.write(twin.lock_file, lock)
     return made
 
 

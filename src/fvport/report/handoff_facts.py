@@ -115,7 +115,7 @@ def row_status(verdict: Verdict, check: str) -> str:
 
 
 def blockers(verdict: Verdict) -> list[str]:
-    return [f"{row.check}: {row.reasons[0] if row.reasons else row.state}" for row in verdict.red]
+    return [f"{row.label}: {row.reasons[0] if row.reasons else row.state}" for row in verdict.red]
 
 
 def concerns(port: Port, c: Component) -> list[str]:

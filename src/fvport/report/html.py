@@ -59,7 +59,7 @@ def _commit(verdict: Verdict) -> str:
 
 def _row(row: Row) -> list[str]:
     status = row.status if row.state == "current" else row.state
-    cells = [row.check, "", status, row.device, row.scale, f"{row.seconds:.1f}", row.title]
+    cells = [row.label, "", status, row.device, row.scale, f"{row.seconds:.1f}", row.title]
     return [badge(row.verdict) if n == 1 else escape(cell) for n, cell in enumerate(cells)]
 
 
@@ -75,7 +75,7 @@ def _details(row: Row) -> str:
         items += f"<details><summary>{len(green)} items hold</summary>{held}</details>" if red and green else held
         items += _notes(row.record.notes)
     opened = " open" if row.verdict == "fail" or (row.verdict == "blocked" and row.state != "stale") else ""
-    head = f"<summary>{escape(row.check)} {badge(row.verdict)} <small>{escape(row.state)}</small></summary>"
+    head = f"<summary>{escape(row.label)} {badge(row.verdict)} <small>{escape(row.state)}</small></summary>"
     return f"<details{opened}>{head}{reasons}{todo}{items}</details>"
 
 

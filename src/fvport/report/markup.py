@@ -18,10 +18,10 @@ def markdown(verdict: Verdict) -> str:
     lines += ["| check | verdict | status | device | scale | seconds | what it says |", "|---|---|---|---|---|---|---|"]
     for row in verdict.rows:
         said = row.reasons[0] if row.reasons else row.title
-        cells = (row.check, WORDS[row.verdict], row.status, row.device, row.scale, f"{row.seconds:.1f}", cell(said))
+        cells = (row.label, WORDS[row.verdict], row.status, row.device, row.scale, f"{row.seconds:.1f}", cell(said))
         lines.append(f"| {' | '.join(cells)} |")
     for row in (r for r in verdict.rows if r.verdict != "pass"):
-        lines += ["", f"## {row.check}: {row.verdict}", "", *(f"- {cell(reason)}" for reason in row.reasons)]
+        lines += ["", f"## {row.label}: {row.verdict}", "", *(f"- {cell(reason)}" for reason in row.reasons)]
         lines += ["", f"Next: `{row.todo}`"]
     lines += [
         "",
@@ -51,10 +51,10 @@ def junit(verdict: Verdict) -> str:
     """One suite a check, one case an item; red items are failures, what did not run is an error, never `skipped`."""
     root = ET.Element("testsuites", name=f"alignment gate {verdict.port}")
     for row in verdict.rows:
-        suite = ET.SubElement(root, "testsuite", name=row.check, time=f"{row.seconds:.3f}")
+        suite = ET.SubElement(root, "testsuite", name=row.label, time=f"{row.seconds:.3f}")
         cases = [_gate_case(row)]
         if row.record and row.state == "current":
-            cases += [_case(row.check, item) for item in row.record.items]
+            cases += [_case(row.label, item) for item in row.record.items]
         suite.extend(cases)
         suite.set("tests", str(len(cases)))
         suite.set("failures", str(sum(case.find("failure") is not None for case in cases)))
@@ -67,7 +67,7 @@ def junit(verdict: Verdict) -> str:
 
 
 def _gate_case(row: Row) -> ET.Element:
-    case = ET.Element("testcase", classname=f"gate.{row.check}", name=row.title, time=f"{row.seconds:.3f}")
+    case = ET.Element("testcase", classname=f"gate.{row.label}", name=row.title, time=f"{row.seconds:.3f}")
     _mark(case, row.verdict, "; ".join(row.reasons) or row.state)
     if row.waiver:
         ET.SubElement(case, "system-out").text = _plain("; ".join(row.reasons))

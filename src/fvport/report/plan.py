@@ -164,7 +164,7 @@ def _issue(verdict: Verdict, component: str) -> str:
     for row in verdict.rows:
         for item in row.record.items if row.record and row.state == "current" else ():
             if item.component == component and item.verdict == "fail":
-                return f"{row.check}: {item.reason[:120]}"
+                return f"{row.label}: {item.reason[:120]}"
     return ""
 
 
@@ -188,13 +188,13 @@ def _parity(port: Port, verdict: Verdict) -> str:
     ]
     rows += [
         (
-            row.check,
+            row.label,
             f"`nox -s {row.check}`",
             f"{row.verdict} ({row.status})",
             row.reasons[0] if row.reasons else row.title,
         )
         for row in verdict.rows
-        if row.check != "parity"
+        if row.check != "parity" or row.variant
     ]
     return table(("Scope", "Command", "Last Result", "Notes"), rows)
 
@@ -214,7 +214,7 @@ def _status(port: Port, verdict: Verdict) -> str:
 
 
 def _gate(port: Port, verdict: Verdict) -> str:
-    rows = [(row.check, row.verdict, row.device or "-", row.scale or "-", row.title) for row in verdict.rows]
+    rows = [(row.label, row.verdict, row.device or "-", row.scale or "-", row.title) for row in verdict.rows]
     return table(("Check", "Verdict", "Device", "Scale", "Row of the gate"), rows)
 
 

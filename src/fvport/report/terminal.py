@@ -19,10 +19,11 @@ def record(record: Evidence) -> str:
     """A check's record: its red items with reasons, a count of the rest, and a last sentence that says what to do."""
     red = [item for item in record.items if item.verdict != "pass"]
     green = [item for item in record.items if item.verdict == "pass"]
-    lines = [f"{record.check}: {_word(record.verdict)} ({_made(record)})"]
+    label = f"{record.check} [{record.variant}]" if record.variant else record.check
+    lines = [f"{label}: {_word(record.verdict)} ({_made(record)})"]
     lines += _items(sorted(red, key=lambda item: item.verdict != "fail")[:MOST_RED])
     if len(red) > MOST_RED:
-        lines.append(f"  and {len(red) - MOST_RED} more: .fvport/evidence/{record.port}/{record.check}.json")
+        lines.append(f"  and {len(red) - MOST_RED} more: .fvport/evidence/{_place(record)}.json")
     if not red:
         lines += _items(green[:12])
     lines += [_wrap(f"note: {note}") for note in record.notes[:6]]
@@ -30,6 +31,10 @@ def record(record: Evidence) -> str:
         lines.append(f"  and {len(record.notes) - 6} more notes in the record")
     lines.append(_last(record, red, green))
     return "\n".join(lines)
+
+
+def _place(record: Evidence) -> str:
+    return "/".join(filter(None, (record.port, record.variant, record.check)))
 
 
 def _last(record: Evidence, red: list[Item], green: list[Item]) -> str:
@@ -63,7 +68,7 @@ def _items(items: list[Item]) -> list[str]:
 def gate(verdict: Verdict) -> str:
     """The gate's table, what is red and why, the plan's progress, what a reader must know, and the next step."""
     rows = [("check", "verdict", "device", "scale", "seconds", "row of the gate")]
-    rows += [(r.check, MARKS[r.verdict], r.device, r.scale, f"{r.seconds:.1f}", r.title) for r in verdict.rows]
+    rows += [(r.label, MARKS[r.verdict], r.device, r.scale, f"{r.seconds:.1f}", r.title) for r in verdict.rows]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = [f"Alignment gate of {verdict.model} ({verdict.port}): {_word(verdict.verdict)} ({verdict.summary})", ""]
     for number, told in enumerate(rows):
@@ -72,7 +77,7 @@ def gate(verdict: Verdict) -> str:
             cells[1] = _paint(cells[1], verdict.rows[number - 1].verdict)
         lines.append("  ".join([*cells, told[5]]))
     for row in [r for r in verdict.rows if r.verdict != "pass"]:
-        lines += ["", f"{row.check}: {_word(row.verdict)} ({row.state})", *[_wrap(r) for r in row.reasons[:4]]]
+        lines += ["", f"{row.label}: {_word(row.verdict)} ({row.state})", *[_wrap(r) for r in row.reasons[:4]]]
         if len(row.reasons) > 4:
             lines.append(f"  and {len(row.reasons) - 4} more: .fvport/report/index.html")
     lines += ["", *_around(verdict), "", _sentence(verdict)]
@@ -100,11 +105,11 @@ def _around(verdict: Verdict) -> list[str]:
 
 def _sentence(verdict: Verdict) -> str:
     if verdict.verdict == "pass":
-        waived = [row.check for row in verdict.rows if row.verdict == "waived"]
+        waived = [row.label for row in verdict.rows if row.verdict == "waived"]
         tail = f", {', '.join(waived)} by waiver" if waived else ""
         return f"The gate is open{tail}. Next: {verdict.next_step}"
     first = verdict.red[0] if verdict.red else None
-    return f"The gate is shut by {first.check if first else 'nothing having run'}. Next: {verdict.next_step}"
+    return f"The gate is shut by {first.label if first else 'nothing having run'}. Next: {verdict.next_step}"
 
 
 def status(verdict: Verdict) -> str:
@@ -112,7 +117,7 @@ def status(verdict: Verdict) -> str:
     lines = [f"{verdict.model} ({verdict.port}): {_word(verdict.verdict)} ({verdict.summary})"]
     if verdict.red:
         row: Row = verdict.red[0]
-        lines.append(_wrap(f"{row.check}: {row.reasons[0] if row.reasons else row.state}"))
+        lines.append(_wrap(f"{row.label}: {row.reasons[0] if row.reasons else row.state}"))
     lines.append(f"Next: {verdict.next_step}")
     return "\n".join(lines)
 

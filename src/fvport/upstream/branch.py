@@ -98,7 +98,7 @@ def _registered(port: Port, commit: str, files: dict[str, bytes]) -> dict[str, b
         for path, data in files.items():
             _put(scratch / path, data)
         there = spec.parse(scratch / port.file.relative_to(port.root))
-        wanted = {target.path for target in names.targets(there, scratch)} | {"fastvideo/configs/pipelines/base.py"}
+        wanted = {target.path for target in names.of_all(there, scratch)} | {"fastvideo/configs/pipelines/base.py"}
         for path in wanted:
             shown = git.run(port.root, "cat-file", "blob", f"{commit}:{path}")
             if shown.returncode == 0:

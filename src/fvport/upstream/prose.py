@@ -94,16 +94,17 @@ def _changes(port: Port, made: Made) -> str:
 
 
 def _plan(verdict: Verdict) -> str:
-    return "\n".join(["```bash", *(f"nox -s {row.check}  # {row.title}" for row in verdict.rows), "nox -s gate", "```"])
+    checks = [f"nox -s {row.check}  # {row.title}" for row in verdict.rows if not row.variant]
+    return "\n".join(["```bash", *checks, "nox -s gate", "```"])
 
 
 def _results(verdict: Verdict, proofs: Mapping[str, str]) -> str:
     lines = [f"Alignment gate: **{verdict.verdict}** ({verdict.summary}).", ""]
     lines += ["| check | verdict | device | scale | seconds | commit |", "| --- | --- | --- | --- | --- | --- |"]
     for row in verdict.rows:
-        cells = (row.check, row.verdict, row.device or "-", row.scale or "-", f"{row.seconds:.1f}", row.commit[:12])
+        cells = (row.label, row.verdict, row.device or "-", row.scale or "-", f"{row.seconds:.1f}", row.commit[:12])
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {row.check}: {_one_line(row.reasons[0])}" for row in verdict.red if row.reasons)]
+    lines += ["", *(f"- {row.label}: {_one_line(row.reasons[0])}" for row in verdict.red if row.reasons)]
     said = {"pre-commit": "FastVideo's pre-commit set", "tests": "FastVideo's API and contract tests"}
     lines += [f"- {said.get(name, name)}: {_one_line(word)}" for name, word in proofs.items()]
     lines += [] if proofs else ["- FastVideo's pre-commit set and tests: not run here (`fvport pr --check` runs them)"]

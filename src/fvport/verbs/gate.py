@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ def check(
     bootstrap: Annotated[bool, typer.Option("--bootstrap", help="ssim: write draft references.")] = False,
     blocks: Annotated[str, typer.Option(help="parity of one component: only these blocks, such as 0,1,-1.")] = "",
     scale: Annotated[str, typer.Option(help="full, or tiny: keys to parity on a tiny twin of the release.")] = "full",
+    variant: Annotated[str, typer.Option(help="Only this variant, or base; else the port and all its variants.")] = "",
     as_json: Json = False,
 ) -> None:
     """Run one check of the alignment gate and leave its evidence: fvport check parity transformer"""
@@ -31,6 +32,7 @@ def check(
     from fvport.report import terminal
 
     options = checks.Options(components=tuple(components or ()), device=device, extra={"bootstrap": bootstrap})
+    further: list[Any] = []
     if scale != "full":
         from fvport.parity import tiny_scale
 
@@ -40,9 +42,12 @@ def check(
 
         record = some.run(load(port), name, blocks, options)
     else:
-        record = checks.run_check(load(port), name, options)
-    out(record.to_json(), as_json, terminal.record(record))
-    raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[record.verdict])
+        record, *further = checks.run_all(load(port), name, options, variant)
+    told = [record, *further]
+    document = record.to_json() | ({"variants": [one.to_json() for one in further]} if further else {})
+    out(document, as_json, "\n\n".join(terminal.record(one) for one in told))
+    words = {one.verdict for one in told}
+    raise typer.Exit(1 if "fail" in words else 3 if "blocked" in words else 0)
 
 
 @app.command()

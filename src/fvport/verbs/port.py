@@ -11,6 +11,9 @@ import typer
 
 from fvport.verbs import HERE, Json, PortDir, app, complete, load, out
 
+variant_app = typer.Typer(no_args_is_help=True, help="Releases of the same model beside the base: distilled, refiner.")
+app.add_typer(variant_app, name="variant")
+
 
 @app.command()
 def new(
@@ -20,11 +23,16 @@ def new(
     output_dir: Annotated[Path, typer.Option(help="Where the port's folder is made.")] = HERE,
     no_input: Annotated[bool, typer.Option("--no-input", help="Never ask; defaults for what is not given.")] = False,
     list_keys: Annotated[bool, typer.Option("--list", help="List the keys with their defaults and stop.")] = False,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="NAME=FOLDER[,key=value...]: a release of the same model; again for more."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Bake a port: fvport new model_name="Tiny Wan" official_weights=build/official/tiny_wan"""
     from fvport.scaffold import ask
     from fvport.scaffold import new as bake
+    from fvport.scaffold import variant as variants
 
     if list_keys:
         keys = bake.keys()
@@ -34,8 +42,29 @@ def new(
     if ask.wanted(given, no_input, as_json):
         given, no_input = ask.answers(output_dir), True
     alone = no_input or as_json or not sys.stdin.isatty()  # without a terminal nobody is asked
+    told = variants.parse(variant or ())
     result = bake.bake(given, output_dir=output_dir, no_input=alone)
-    out(result.to_json(), as_json, result.text())
+    added = [variants.add(load(result.root), *one) for one in told]
+    document = result.to_json() | ({"variants": [one.to_json() for one in added]} if added else {})
+    out(document, as_json, "\n\n".join([result.text(), *(one.text() for one in added)]))
+
+
+@variant_app.command("add")
+def variant_add(
+    name: Annotated[str, typer.Argument(help="Such as distilled.")],
+    folder: Annotated[Path, typer.Argument(help="The variant's release.")],
+    values: Annotated[list[str] | None, typer.Argument(help="key=value: what its preset has otherwise.")] = None,
+    hub_id: Annotated[str, typer.Option(help="ORG/NAME of this release on the hub.")] = "",
+    source: Annotated[str, typer.Option(help="Where the values come from, such as its model card.")] = "",
+    port: PortDir = HERE,
+    as_json: Json = False,
+) -> None:
+    """One release more of the same model: fvport variant add distilled DIR num_inference_steps=4 guidance_scale=1.0"""
+    from fvport.scaffold import variant as variants
+
+    told = (values or (), hub_id, source or variants.SOURCE)
+    added = variants.add(load(port), name, folder, *told)
+    out(added.to_json(), as_json, added.text())
 
 
 @app.command()

@@ -20,10 +20,15 @@ def prep(port: PortDir = HERE, as_json: Json = False) -> None:
     from fvport.report import handoff
     from fvport.weights import prep as prepare
 
-    result = prepare.whole(load(port))
+    loaded = load(port)
+    result = prepare.whole(loaded)
     prepare.refuse_blocked(result)
-    block = handoff.block(load(port), "prep")
-    out(result.to_json() | {"handoff": block}, as_json, f"{result.text()}\n\nprep_handoff\n{handoff.text(block)}")
+    further = prepare.of_variants(loaded)
+    block = handoff.block(loaded, "prep")
+    document = result.to_json() | {"handoff": block}
+    document |= {"variants": {name: one.to_json() for name, one in further.items()}} if further else {}
+    texts = [result.text(), *(f"variant {name}\n{one.text()}" for name, one in further.items())]
+    out(document, as_json, "\n\n".join([*texts, f"prep_handoff\n{handoff.text(block)}"]))
 
 
 @app.command()

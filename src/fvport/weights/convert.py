@@ -60,7 +60,7 @@ def _stamp(file: Path) -> str:
 
 def pipeline_class(port: Port) -> str:
     """The port's pipeline class: `tiny_wan` -> `TinyWanPipeline`."""
-    return "".join(word[:1].upper() + word[1:] for word in port.slug.split("_")) + "Pipeline"
+    return "".join(word[:1].upper() + word[1:] for word in port.key.split("_")) + "Pipeline"
 
 
 def build_load_tree(port: Port, verify: bool = True) -> Path:

@@ -232,7 +232,7 @@ def verify(port: Port, names: tuple[str, ...] = ()) -> None:
         found = locked.get(component.name)
         if not _has_digests(found):
             what = f"the weights of {component.name} are not locked"
-            raise BlockedError(what, where=str(port.folder / "port.lock.json"), todo="Run: fvport prep")
+            raise BlockedError(what, where=str(port.lock_file), todo="Run: fvport prep")
         hashes.expect(port.official_weights / file["name"] for file in found["files"])
         for file in found["files"]:
             _same(port, hashes, file)

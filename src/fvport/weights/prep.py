@@ -22,7 +22,7 @@ from fvport.spec import Port
 from fvport.weights import fetch, lockfile, show
 from fvport.weights.lockfile import difference, verify
 
-__all__ = ["Prepared", "check_code", "difference", "exclude", "refuse_blocked", "run", "verify", "whole"]
+__all__ = ["Prepared", "check_code", "difference", "exclude", "of_variants", "refuse_blocked", "run", "verify", "whole"]
 
 VERSIONS = ("diffusers", "transformers", "torch", "safetensors", "huggingface_hub", "fastvideo")
 PATTERNS = (".fvport/", "official_weights/", "converted_weights/")
@@ -86,7 +86,8 @@ def run(port: Port) -> Prepared:
     versions = {name: version for name in VERSIONS if (version := _version(name))}
     lock |= {"schema": lock.get("schema", lockfile.SCHEMA), "components": entries, "versions": versions}
     lock |= {"release": release, "source": source, "official": _official(port, clone)}
-    lockfile.write(port.folder / "port.lock.json", lock)
+    port.lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lockfile.write(port.lock_file, lock)
     result = Prepared(port.official.weights, entries, changed, source=source, code=clone.text() if clone else "")
     result.notes += [own] if own else []
     result.excluded = exclude(port)
@@ -113,6 +114,18 @@ def whole(port: Port) -> Prepared:
     result.official_env, result.said = found.to_json(), found.text().splitlines()
     handoff_prep.write(port)
     return result
+
+
+def of_variants(port: Port) -> dict[str, Prepared]:
+    """`run` for the release of each variant: its weights locked, its load tree made."""
+    from fvport import spec, variants
+
+    found = {}
+    for view in port.views:
+        with spec.seen_as(view):
+            variants.ready(view)
+            found[view.variant] = run(view)
+    return found
 
 
 def refuse_blocked(result: Prepared) -> None:

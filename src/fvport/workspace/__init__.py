@@ -60,7 +60,7 @@ def make(port: Port, checkout: Path | None = None) -> Result:
     there = sources.port_at(port, place.root)
     changes = registration.apply(place.root, there)
     if not place.ready:
-        edited = [target.path for target in names.targets(there, place.root)]
+        edited = [target.path for target in names.of_all(there, place.root)]
         edited = [path for path in edited if (place.root / path).is_file()]
         made = git.commit(place.root, edited, f"Register {port.port.model} with FastVideo")
         commits += [f"{made[:12]} registration"] if made else []

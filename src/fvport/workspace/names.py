@@ -60,7 +60,7 @@ def hub_id(port: Port) -> str:
     candidates = [str(getattr(port.official, "hub_id", "")), port.official.weights]
     for name, key in (("port.lock.json", "hub_id"), ("inspection.json", "hub_id")):
         try:
-            value = json.loads((port.folder / name).read_text(encoding="utf-8"))
+            value = json.loads(port.lock_file.with_name(name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(value, dict):
@@ -74,14 +74,14 @@ def hub_id(port: Port) -> str:
 
 def folders(port: Port) -> tuple[str, ...]:
     """The last two parts, lower case, of the folders that this port is loaded from."""
-    found = [f"converted_weights/{port.slug}", f"official_weights/{port.slug}"]
+    found = [f"converted_weights/{port.load_tree.name}", f"official_weights/{port.key}"]
     parts = Path(port.official.weights).parts
     if port.official.weights and port.official.weights != hub_id(port):
         if len(parts) < 2:
             raise UsageError(
                 f'official.weights "{port.official.weights}" is a folder name that other models may have too',
                 where=str(port.file),
-                todo=f'Give it a folder of its own: weights = "official_weights/{port.slug}"',
+                todo=f'Give it a folder of its own: weights = "official_weights/{port.key}"',
             )
         found.append("/".join(parts[-2:]))
     return tuple(dict.fromkeys(name.lower() for name in found))
@@ -93,7 +93,7 @@ def detectors(port: Port) -> list[str]:
     A folder counts by its last two parts, so a copy elsewhere on the disk is found and `/models/<slug>` is not taken
     from anyone; a hub id counts by the folder that the hub's cache gives it, whatever the snapshot's path is.
     """
-    lines = [f'lambda name: name == "{pipeline_class(port.slug).lower()}",']
+    lines = [f'lambda name: name == "{pipeline_class(port.key).lower()}",']
     lines += [f'lambda path: f"/{{path}}".rstrip("/").endswith("/{name}"),' for name in folders(port)]
     if hub_id(port):
         cached = "models--" + hub_id(port).lower().replace("/", "--")
@@ -103,43 +103,56 @@ def detectors(port: Port) -> list[str]:
 
 def register_block(port: Port, with_hub_id: bool) -> tuple[str, ...]:
     """The `register_configs` call of this port, laid out as FastVideo's formatter would."""
+    said = " ".join(f"{port.port.model} {port.variant}".split())
     known = [kind for kind in port.port.workload_types if kind in FASTVIDEO_WORKLOADS]
     types = ", ".join(f"WorkloadType.{kind.upper()}" for kind in known)
     types = f"({types}, )" if len(known) == 1 else f"({types})"
     paths = ["    hf_model_paths=[", f'        "{hub_id(port)}",', "    ],"] if with_hub_id and hub_id(port) else []
     return (
-        f"# {' '.join(port.port.model.split())}: exact names only, and before the substring detectors below.",
+        f"# {said}: exact names only, and before the substring detectors below.",
         "register_configs(",
         "    sampling_param_cls=None,",
-        f"    pipeline_config_cls={pipeline_config(port.slug)},",
+        f"    pipeline_config_cls={pipeline_config(port.key)},",
         f"    workload_types={types},",
         *paths,
         "    model_detectors=[",
         *(f"        {line}" for line in detectors(port)),
         "    ],",
         f'    model_family="{port.slug}",',
-        f'    default_preset="{port.slug}_default",',
-        f'    pipeline_cls_name="{pipeline_class(port.slug)}",',
+        f'    default_preset="{port.preset_name}",',
+        f'    pipeline_cls_name="{pipeline_class(port.key)}",',
         ")",
     )
 
 
 def targets(port: Port, root: Path) -> list[Target]:
-    """Every registration edit of this port on the tree at `root`."""
-    found = [registry_target(port, root), *_config_exports(port)]
-    config = f"fastvideo.configs.pipelines.{port.slug}"
+    """Every registration edit of this port, or of this variant of it, on the tree at `root`."""
+    found = [registry_target(port, root), *([] if port.variant else _config_exports(port))]
+    config = f"fastvideo.configs.pipelines.{port.key}"
     exports = (
-        pyedit.Import(config, pipeline_config(port.slug), r"fastvideo\.configs\.pipelines\.\w+"),
-        pyedit.Element("__all__", f'"{pipeline_config(port.slug)}"'),
+        pyedit.Import(config, pipeline_config(port.key), r"fastvideo\.configs\.pipelines\.\w+"),
+        pyedit.Element("__all__", f'"{pipeline_config(port.key)}"'),
     )
     found.append(Target(PIPELINE_CONFIGS, exports, optional=True))
-    found += [Target(path, edits) for path, edits in fieldedit.of_port(port).items()]
+    if not port.variant:
+        found += [Target(path, edits) for path, edits in fieldedit.of_port(port).items()]
     found += _docs(port, root)
     return found
 
 
+def of_all(port: Port, root: Path) -> list[Target]:
+    """The edits of the port and of all its variants."""
+    return [target for view in (port, *port.views) for target in targets(view, root)]
+
+
+def presets_module(port: Port) -> str:
+    """The module of its presets: `presets`, and for a variant one of its own beside it."""
+    name = f"presets_{port.variant}" if port.variant else "presets"
+    return f"fastvideo.pipelines.basic.{port.slug}.{name}"
+
+
 def registry_target(port: Port, root: Path) -> Target:
-    slug, presets = port.slug, f"fastvideo.pipelines.basic.{port.slug}.presets"
+    slug, presets = port.key, presets_module(port)
     with_hub_id = hub_id(port) not in registered_ids(root, but=pipeline_config(slug))
     edits: tuple[pyedit.Edit, ...] = (
         pyedit.Import(
@@ -151,7 +164,7 @@ def registry_target(port: Port, root: Path) -> Target:
         pyedit.Import(
             presets,
             "ALL_PRESETS",
-            r"fastvideo\.pipelines\.basic\.\w+\.presets",
+            r"fastvideo\.pipelines\.basic\.\w+\.presets\w*",
             "_register_presets",
             presets_group(slug),
         ),
@@ -178,15 +191,15 @@ def _config_exports(port: Port) -> list[Target]:
 
 
 def _docs(port: Port, root: Path) -> list[Target]:
-    slug = port.slug
-    model_id = f"`{hub_id(port) or f'converted_weights/{slug}'}`"
+    slug = port.key
+    model_id = f"`{hub_id(port) or f'converted_weights/{port.load_tree.name}'}`"
     workloads = ", ".join(kind.upper() for kind in port.port.workload_types if kind in FASTVIDEO_WORKLOADS) or "—"
     example = f"[basic_{slug}.py]({EXAMPLES}/basic_{slug}.py)"
     fields = new_config_fields(root, slug)
     source = f"fastvideo.configs.pipelines.{slug}.{pipeline_config(slug)}"
     return [
         Target(MATRIX, (docedit.MatrixRow(slug, model_id, workloads, example),), optional=True),
-        Target(MKDOCS, (docedit.NavEntry(port.port.model, f"inference/{slug}.md"),), optional=True),
+        *([] if port.variant else [Target(MKDOCS, (docedit.NavEntry(port.port.model, f"inference/{slug}.md"),), True)]),
         Target(INVENTORY, tuple(docedit.InventoryField(name, source) for name in fields), optional=True),
     ]
 

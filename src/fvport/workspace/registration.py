@@ -49,9 +49,10 @@ def apply(root: Path, port: Port) -> Changes:
 
     Raises UsageError for a slug that FastVideo would resolve to another model, FvportError where an anchor is missing.
     """
-    _refuse_stolen_name(root, port)
-    changes, new = Changes(), {}
-    for target in names.targets(port, root):
+    for view in (port, *port.views):
+        _refuse_stolen_name(root, view)
+    changes, new = Changes(), dict[str, bytes]()
+    for target in names.of_all(port, root):
         path = root / target.path
         if not path.is_file():
             if not target.optional:
@@ -59,7 +60,7 @@ def apply(root: Path, port: Port) -> Changes:
                     "is not there, so nothing can be registered in it", where=str(path), todo=_tree(root)
                 )
             continue
-        data = path.read_bytes()
+        data = new.get(target.path, path.read_bytes())
         try:
             for edit in target.edits:
                 data = pyedit.apply(edit, data, target.path)
@@ -70,11 +71,11 @@ def apply(root: Path, port: Port) -> Changes:
             continue
         if data != path.read_bytes():
             new[target.path] = data
-    hub = names.hub_id(port)
-    if hub and hub in names.registered_ids(root, but=names.pipeline_config(port.slug)):
-        changes.notes.append(
-            f"{hub} is registered by FastVideo already and keeps that meaning; the port's folders are its own"
-        )
+    for view in (port, *port.views):
+        hub = names.hub_id(view)
+        if hub and hub in names.registered_ids(root, but=names.pipeline_config(view.key)):
+            what = "is registered by FastVideo already and keeps that meaning; the port's folders are its own"
+            changes.notes.append(f"{hub} {what}")
     _write(root, port, new)
     changes.files = list(new)
     return changes
@@ -82,28 +83,29 @@ def apply(root: Path, port: Port) -> Changes:
 
 def undo(root: Path, port: Port) -> Changes:
     """Take every registration edit back; where the record knows the bytes before, equality is proven first."""
-    changes, new = Changes(), {}
+    changes, new = Changes(), dict[str, bytes]()
     record = _read_record(root).get(port.slug, {})
     shared = fieldedit.of_others(root, port)
-    for target in names.targets(port, root):
+    for target in names.of_all(port, root):
         path = root / target.path
         if not path.is_file():
             continue
-        data = old = path.read_bytes()
+        data = new.get(target.path, path.read_bytes())
         for edit in reversed(target.edits):
             if isinstance(edit, fieldedit.Field) and edit.name in shared:
                 continue
             data = edit.remove(data, target.path)
+        new[target.path] = data
+    for name, data in list(new.items()):
+        old, known = (root / name).read_bytes(), record.get(name, {})
         if data == old:
-            continue
-        known = record.get(target.path, {})
-        if known.get("after") == _sha(old) and known.get("before") != _sha(data):
+            del new[name]
+        elif known.get("after") == _sha(old) and known.get("before") != _sha(data):
             raise FvportError(
                 "taking the registration back does not give the bytes from before",
-                where=target.path,
-                todo=f"Nothing was changed; use: git checkout HEAD~1 -- {target.path}",
+                where=name,
+                todo=f"Nothing was changed; use: git checkout HEAD~1 -- {name}",
             )
-        new[target.path] = data
     _write(root, port, new, keep=False)
     changes.files = list(new)
     return changes
@@ -160,13 +162,15 @@ def _describe(edit: pyedit.Edit) -> str:
 
 def judge_block(root: Path, port: Port) -> list[Problem]:
     """The port's block against what it must say: first, exact, and with the port's names."""
-    config = names.pipeline_config(port.slug)
+    config = names.pipeline_config(port.key)
     calls = names.register_calls(root)
     owners = [ast.unparse(node) if (node := names.keyword(call, "pipeline_config_cls")) else "" for call in calls]
     if config not in owners:
         return []  # said already: the block is missing
     where, found = names.REGISTRY, []
     others = {names.pipeline_config(file.parent.name) for file in root.glob("tests/local_tests/*/port.toml")}
+    places = root.glob("tests/local_tests/*/variants/*/")
+    others |= {names.pipeline_config(f"{place.parent.parent.name}_{place.name}") for place in places}
     before = [owner for owner in owners[: owners.index(config)] if owner not in others]
     again = "Take the block out (fvport workspace --undo) and run: fvport workspace"
     if before:
@@ -177,8 +181,8 @@ def judge_block(root: Path, port: Port) -> list[Problem]:
     call = calls[owners.index(config)]
     expected = {
         "model_family": port.slug,
-        "default_preset": f"{port.slug}_default",
-        "pipeline_cls_name": names.pipeline_class(port.slug),
+        "default_preset": port.preset_name,
+        "pipeline_cls_name": names.pipeline_class(port.key),
     }
     for key, value in expected.items():
         if (node := names.keyword(call, key)) is None or names.literal(node) != value:
@@ -196,14 +200,14 @@ def _judge_rest(root: Path, port: Port, call: ast.Call) -> list[str]:
     if said != wanted:
         found.append(f"workload_types must be {sorted(wanted)}, is {sorted(said)}")
     mine = names.literal(names.keyword(call, "hf_model_paths")) or []
-    taken = names.registered_ids(root, but=names.pipeline_config(port.slug))
+    taken = names.registered_ids(root, but=names.pipeline_config(port.key))
     for name in mine if isinstance(mine, list) else ():
         if name in taken:
             found.append(f'"{name}" is registered by another block too, and the later one wins')
     hub = names.hub_id(port)
     if hub and hub not in taken and hub not in (mine if isinstance(mine, list) else ()):
         found.append(f'hf_model_paths must name "{hub}"')
-    must = [names.pipeline_class(port.slug).lower()]
+    must = [names.pipeline_class(port.key).lower()]
     must += [path for name in names.folders(port) for path in (name, f"/any/where/{name}", f"/any/where/{name}/")]
     if hub:
         must.append(f"/any/hub/models--{hub.lower().replace('/', '--')}/snapshots/0123abcd")
@@ -212,7 +216,7 @@ def _judge_rest(root: Path, port: Port, call: ast.Call) -> list[str]:
 
 def _must_not(port: Port, taken: set[str]) -> list[str]:
     """Names near to the port's, and every id of other models: none may be taken."""
-    name = names.pipeline_class(port.slug).lower()
+    name = names.pipeline_class(port.key).lower()
     near = [f"x{name}", f"{name}x", name.removesuffix("pipeline"), "pipeline", "", "/", f"/models/{name}"]
     near += [f"/models/{port.slug}", f"/models/{port.slug}-v2", f"/{port.slug}/other", f"/{port.slug}"]
     near += [f"/x/{folder}_v2" for folder in names.folders(port)]
@@ -226,7 +230,7 @@ def _must_not(port: Port, taken: set[str]) -> list[str]:
 def _refuse_stolen_name(root: Path, port: Port) -> None:
     """FastVideo looks a path's last part up among all hub ids before it asks a detector: such a name is another's."""
     last = {folder.rpartition("/")[2] for folder in names.folders(port)}
-    for other in sorted(names.registered_ids(root, but=names.pipeline_config(port.slug))):
+    for other in sorted(names.registered_ids(root, but=names.pipeline_config(port.key))):
         short = other.rpartition("/")[2].lower()
         if short in last:
             raise UsageError(
@@ -245,7 +249,9 @@ def _write(root: Path, port: Port, new: dict[str, bytes], keep: bool = True) -> 
     mine = record.setdefault(port.slug, {})
     for name, data in new.items():
         if keep:
-            mine[name] = {"before": _sha((root / name).read_bytes()), "after": _sha(data)}
+            old, known = _sha((root / name).read_bytes()), mine.get(name, {})
+            before = known["before"] if known.get("after") == old else old  # a variant came later
+            mine[name] = {"before": before, "after": _sha(data)}
     if not keep:
         record.pop(port.slug)
     if new:
