@@ -20,7 +20,6 @@ from fvport import spec
 from fvport.checks import pipeline
 from fvport.errors import BlockedError
 from fvport.parity import clips, generation, walk, walk_floors, walk_media
-from fvport.workspace import fieldedit
 
 V2V = "transformer=port,text_encoder=port,vae=reuse,scheduler=reuse"
 PIPELINES = {"v2v": ("WanVideoToVideoPipeline", WAN, V2V), "i2i": ("StableDiffusion3Img2ImgPipeline", SD3, SD3_PORTED)}
@@ -349,44 +348,3 @@ def test_planted_faults_of_a_noised_input_are_seen(name: str) -> None:
         wrong = walk.first_wrong(walk.walk(a, walk.Capture({**b.tensors, **planted}), FLOORS))
         assert wrong is not None
         assert wrong.stage == stage
-
-
-# --- fields of a call ------------------------------------------------------------------------------------------------
-
-CLASS = (
-    b"class SamplingParam:\n    seed: int = 0\n    fps: int = 24  # a comment\n\n    def update(self):\n        pass\n"
-)
-
-
-def test_a_field_is_added_and_taken_back_to_the_byte() -> None:
-    """Behind the last field, with the file's own line ends; one that is there already is left alone."""
-    from fvport.workspace import pyedit
-
-    for data in (CLASS, CLASS.replace(b"\n", b"\r\n")):
-        edit = fieldedit.of("SamplingParam", "strength", "float")
-        new = pyedit.apply(edit, data, "x.py")
-        assert b"# a comment\n    strength: float | None = None\n\n" in new.replace(b"\r\n", b"\n")
-        assert edit.remove(new, "x.py") == data
-        assert pyedit.apply(edit, new, "x.py") == new
-
-
-def test_a_field_that_another_port_has_too_is_its_as_well(tmp_path: Path) -> None:
-    """Two ports of one tree: what the other declares is known, so that taking one back leaves the field."""
-    mine, other = (tmp_path / "tests" / "local_tests" / name for name in ("mine", "other"))
-    for folder in (mine, other):
-        folder.mkdir(parents=True)
-        (folder / "port.toml").write_text('[fastvideo]\nfields = { strength = "float" }\n')
-    port: Any = SimpleNamespace(slug="mine", fastvideo=SimpleNamespace(fields={"strength": "float"}))
-    assert fieldedit.of_others(tmp_path, port) == {"strength": "float"}
-    (other / "port.toml").write_text("not TOML")
-    assert fieldedit.of_others(tmp_path, port) == {}
-
-
-@pytest.mark.parametrize("fields", [{"a b": "float"}, {"strength": "Tensor"}])
-def test_a_field_that_cannot_be_one_is_refused(fields: dict[str, str]) -> None:
-    """A name or a type that no call's argument has is wrong use of port.toml."""
-    from fvport.errors import UsageError
-
-    port: Any = SimpleNamespace(fastvideo=SimpleNamespace(fields=fields))
-    with pytest.raises(UsageError, match="can be no field of a call"):
-        fieldedit.of_port(port)

@@ -201,10 +201,10 @@ def _pipeline_parts(port: Port, verdict: Verdict) -> Block:
     row = verdict.row("pipeline")
     return {
         "sampling_param": {
-            "new_fields": [],
+            "new_fields": sorted(port.fastvideo.fields),
             "cli_fields": [],
             "placeholder_fields": [],
-            "fields_added": [],
+            "fields_added": sorted(port.fastvideo.fields),
             "cli_fields_added": [],
             "unknown_kwargs_checked": plan.status(verdict, "config", "presets"),
         },
