@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fvport import spec
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.spec import Port
 from fvport.workspace import fieldedit, names, pyedit
@@ -169,6 +170,7 @@ def judge_block(root: Path, port: Port) -> list[Problem]:
         return []  # said already: the block is missing
     where, found = names.REGISTRY, []
     others = {names.pipeline_config(file.parent.name) for file in root.glob("tests/local_tests/*/port.toml")}
+    others |= {names.pipeline_config(view.key) for view in spec.base(port).views}
     places = root.glob("tests/local_tests/*/variants/*/")
     others |= {names.pipeline_config(f"{place.parent.parent.name}_{place.name}") for place in places}
     before = [owner for owner in owners[: owners.index(config)] if owner not in others]
