@@ -226,7 +226,8 @@ def test_both_sides_get_one_video_and_one_call_has_another(ports: dict[str, Path
     assert base.official("cpu")["video"] == base.native(16)["arguments"]["video_path"] == base.video
     assert {call.video for name, call in calls.items() if name != "video"} == {base.video}
     assert (other.video != base.video, other.arguments) == (True, base.arguments)
-    assert (weaker.arguments["strength"], weaker.own_floor, weaker.varies) == (0.56, True, "strength")
+    assert (weaker.arguments["strength"], weaker.varies) == (0.56, "strength")
+    assert all(call.own_floor for call in calls.values() if call.varies)  # measured, not taken over from the base
     wanted = set(pipeline.expected(port))
     assert {"changed: video", "changed: strength", *walk_media.STAGES} <= wanted
     assert {f"planted: {name}" for name in walk_media.FAULTS} <= wanted

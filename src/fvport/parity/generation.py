@@ -114,6 +114,8 @@ def variations(port: Port, base: Call) -> list[Call]:
         found.append(replace(base, name="video", arguments=given, video=video, varies="video"))
     if isinstance(given.get(STRENGTH), int | float):
         found.append(_other_strength(replace(base, arguments=given)))
+        # What rounds, and which way, hangs on what is noised: each has a floor of its own.
+        found = [replace(call, own_floor=True) for call in found]
     return found
 
 
