@@ -22,7 +22,11 @@ LONG = {
 }
 CASES = {
     "covered": ("WanPipeline", WAN, {}),
-    "another_slug": ("WanPipeline", WAN, {"model_slug": "a_rather_long_name_of_a_video_model_v2"}),
+    "another_slug": (
+        "WanVideoToVideoPipeline",
+        WAN,
+        {"model_slug": "a_rather_long_name_of_a_video_model_v2", "workload_type": "v2v"},
+    ),
     "reuse": ("WanPipeline", WAN, {"components": "auto", "gate_device": "cuda"}),
     "external": (
         "WanImageToVideoPipeline",
@@ -47,7 +51,6 @@ CASES = {
         },
         {"components": "transformer=port,image_encoder=port", "workload_type": "i2v"},
     ),
-    "video_to_video": ("WanVideoToVideoPipeline", WAN, {"workload_type": "v2v"}),
     "image_to_image": ("StableDiffusion3Img2ImgPipeline", SD3, {"workload_type": "auto", "components": SD3_PORTED}),
     "two_denoisers": (
         "WanPipeline",
@@ -68,7 +71,10 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+MORE = ("image_to_image",)  # whose parts other cases have, but for one file
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=[pytest.mark.heavy] * (n in MORE)) for n in CASES])
 def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pipeline, components, given = CASES[request.param]
     folder = tmp_path_factory.mktemp("style")
