@@ -24,6 +24,7 @@ from fvport.evidence import Evidence, Item
 from fvport.report import terminal
 from fvport.scaffold import variant as scaffold
 from fvport.spec import Port
+from fvport.weights import converter, prep
 from fvport.workspace import names, registration
 
 DECLARED = """
@@ -221,6 +222,20 @@ def test_a_check_runs_for_the_base_and_each_variant(port: Port, monkeypatch: pyt
         checks.run_all(port, "boundary", variant="distilled")
 
 
+def test_prep_and_convert_go_through_the_variants(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each variant's release is locked and converted as its own, by what the environment tells the children."""
+    seen: list[tuple[str, str]] = []
+
+    def run(view: Port, *_: Any) -> str:
+        seen.append((view.variant, spec.load(view.root).variant))
+        return view.key
+
+    for room in (prep, converter):
+        monkeypatch.setattr(room, "run", run)
+        assert room.of_variants(port) == {"distilled": "toy_distilled"}
+    assert seen == [("distilled", "distilled")] * 2
+
+
 # --- registration, presets, resolution -------------------------------------------------------------------------------
 
 
@@ -319,7 +334,8 @@ def test_a_variants_wrong_preset_is_red(port: Port) -> None:
     right = {"height": 32, "num_inference_steps": 4}
 
     def judged(defaults: dict[str, Any], selected: dict[str, Any], name: str = "toy_distilled") -> list[str]:
-        native = {"registered": {name: {"defaults": defaults}}, "fields": list(right), "selected": selected}
+        known = [*right, "max_sequence_length"]  # which SamplingParam has, and the preset leaves to the pipeline config
+        native = {"registered": {name: {"defaults": defaults}}, "fields": known, "selected": selected}
         return [item.reason for item in fields.preset_items(view, {}, native) if item.verdict == "fail"]
 
     assert judged(right, right) == []

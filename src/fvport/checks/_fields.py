@@ -279,8 +279,11 @@ def _selected(port: Port, native: Json) -> list[tuple[str, str]]:
     if not (port.variant or port.variants):
         return []
     of, found = f"variant {port.variant}" if port.variant else "the base", []
+    held = native["registered"].get(port.preset_name, {}).get("defaults", {})
     for key, value in port.presets.get(port.variant or "default", {}).items():
-        if key in native["fields"] and not _same_default(value.value, native["selected"].get(key)):
+        if key not in held or key not in native["fields"]:  # of the pipeline config, which `_moved` looks up
+            continue
+        if not _same_default(value.value, native["selected"].get(key)):
             said = f"{key} is {short(native['selected'].get(key))} for the load tree of {of}"
             found.append((key, f"{said}, {short(value.value)} in port.toml"))
     return found

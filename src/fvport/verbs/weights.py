@@ -57,8 +57,12 @@ def convert(
     from fvport.weights.fill import Options
 
     request = retries.read(retry) if retry else None
-    result = converter.run(load(port), Options(link, sync, scan), request)
+    loaded, options = load(port), Options(link, sync, scan)
+    result = converter.run(loaded, options, request)
     document, text = result.to_json(), result.text()
+    for name, one in converter.of_variants(loaded, options).items():
+        document.setdefault("variants", {})[name] = one.to_json()
+        text += f"\n\nvariant {name}\n{one.text()}"
     if request:
         from fvport.report import handoff
 

@@ -96,6 +96,17 @@ def run(port: Port, options: fill.Options | None = None, retry: dict[str, Any] |
     )
 
 
+def of_variants(port: Port, options: fill.Options | None = None) -> dict[str, Converted]:
+    """`run` for the release of each variant, by the same declaration."""
+    from fvport import spec
+
+    found = {}
+    for view in port.views:
+        with spec.seen_as(view):
+            found[view.variant] = run(view, options)
+    return found
+
+
 def _component(plan: Conversion, written: fill.Written, name: str) -> dict[str, Any]:
     made = plan.tensors[name]
     files = [file for file in written.files if file.startswith(f"{name}/") and file.endswith(".safetensors")]
