@@ -144,7 +144,7 @@ def test_values_that_no_signature_says_are_called_assumed(tmp_path: Path, wan: P
     assert not [text for text in own["unknown"] if "assumed" in text]
 
 
-@pytest.mark.parametrize("workload", ["i2v", "v2v", "i2i", "t2a", "v2a"])
+@pytest.mark.parametrize("workload", ["i2v", "i2i", "t2a", "v2a"])
 def test_a_workload_that_no_check_covers_is_said_at_once(tmp_path: Path, wan: Path, workload: str) -> None:
     """The bake, the plan and an open decision say that the media checks cannot pass for this workload."""
     said = told(tmp_path, official_weights=str(wan), workload_type=workload)

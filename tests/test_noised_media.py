@@ -21,6 +21,7 @@ from fvport import spec
 from fvport.checks import pipeline
 from fvport.errors import BlockedError
 from fvport.parity import clips, generation, walk, walk_floors, walk_media
+from fvport.scaffold import context
 
 V2V = "transformer=port,text_encoder=port,vae=reuse,scheduler=reuse"
 PIPELINES = {"v2v": ("WanVideoToVideoPipeline", WAN, V2V), "i2i": ("StableDiffusion3Img2ImgPipeline", SD3, SD3_PORTED)}
@@ -65,6 +66,17 @@ def test_a_release_needs_no_decision(ports: dict[str, Path], workload: str) -> N
     assert f'"{thing}_path": ' in text(root, "fastvideo/tests/ssim/*.py")
     for file in root.glob("**/*.py"):
         ast.parse(file.read_text())
+
+
+@pytest.mark.parametrize(("workload", "named"), [("v2v", "WanPipeline"), ("i2i", "StableDiffusion3Pipeline")])
+def test_a_published_release_names_the_pipeline_from_text(tmp_path: Path, workload: str, named: str) -> None:
+    """The same files serve both; the answer decides, the plan says which class is the official one, and why."""
+    official, parts, components = PIPELINES[workload]
+    weights = release(tmp_path / "w", named, parts)
+    given = {"model_name": "A B", "model_slug": "a_b", "official_weights": str(weights), "workload_type": workload}
+    p = context.build({**given, "components": components, "fastvideo": "0.2.1", "gate_device": "cpu"}, tmp_path)
+    assert (p.official_pipeline, p.renoises) == (official, True)
+    assert any(f"the release names {named}" in text for text in p.inferred)
 
 
 @pytest.mark.parametrize(("workload", "strength"), [("v2v", 0.8), ("i2i", 0.6)])

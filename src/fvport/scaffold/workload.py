@@ -22,12 +22,17 @@ WORKLOAD_WORDS: tuple[tuple[str, str, bool | str | None], ...] = (
     ("t2v", r"(?i:video)|T2V|t2v", "guess"),
     ("t2i", r"(?i:image|flux)|T2I|t2i", "guess"),
 )
+SIBLINGS = {  # what loads the same release and begins from the call's own video or image
+    ("WanPipeline", "v2v"): "WanVideoToVideoPipeline",
+    ("StableDiffusion3Pipeline", "i2i"): "StableDiffusion3Img2ImgPipeline",
+}
 
 
 def choose(p: PortContext, answer: str) -> None:
     """The answer; else what the pipeline's class and call say; names that people gave only where those say nothing."""
     if answer != "auto":
         p.workload = answer
+        _sibling(p)
         return
     known = facts.pipeline(p.official_pipeline)
     if known:
@@ -47,6 +52,16 @@ def choose(p: PortContext, answer: str) -> None:
     p.unknown.append(
         "The workload t2v is assumed: neither a pipeline class nor a name says what goes in and comes out."
     )
+
+
+def _sibling(p: PortContext) -> None:
+    """A release names the pipeline that it was published with; the answer may ask for another one of the same parts."""
+    other = SIBLINGS.get((p.official_pipeline, p.workload), "")
+    if other:
+        p.inferred.append(
+            f"{other} for {p.workload}: the release names {p.official_pipeline}, which has the same parts"
+        )
+        p.official_pipeline = other
 
 
 def _said(text: str, video: bool | None) -> str:
