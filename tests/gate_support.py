@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fvport import checks, figures, spec
+from fvport import checks, figures, spec, variants
 from fvport import evidence as ev
 from fvport.report import plan
 from fvport.spec import Port
@@ -164,7 +164,7 @@ def green(port: Port, check: str, **changes: Any) -> ev.Evidence:
         ev.Item(name, "pass", "compared", {"max_abs": 1.25e-6}, component=name if name in port.components else "")
         for name in module.expected(port)
     ]
-    record = ev.Evidence(check, port.slug, items=items, inputs=ev.digests(port, module.inputs(port)))
+    record = ev.Evidence(check, port.slug, items=items, inputs=ev.digests(port, variants.inputs(port, module, check)))
     record.device, record.started, record.dirty = {"kind": "cpu", "name": "test"}, ev.now(), False
     record = dataclasses.replace(record, **changes)
     ev.write(port, record)

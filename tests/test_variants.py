@@ -194,6 +194,15 @@ def test_a_shared_component_is_compared_once(port: Port) -> None:
     assert check.asked[1:] == [(), ()]
 
 
+def test_what_was_the_bases_is_asked_for_when_the_base_changes(port: Port) -> None:
+    """The variant's scheduler was left to the base's row; the base has another now: that row speaks of other files."""
+    assert rows(port, "keys")["distilled"].state == "current"
+    port.lock_file.write_text(locked(scheduler="blake3:9"))
+    found = rows(spec.load(port.root), "keys")
+    assert found["distilled"].state == "stale"
+    assert variants.SHARED in " ".join(found["distilled"].reasons)
+
+
 @pytest.mark.parametrize("lock", ["{}", locked(scheduler=""), locked(scheduler="blake3:9")])
 def test_what_is_not_locked_is_not_shared(port: Port, lock: str) -> None:
     """A component counts as the base's only by the digests of all its files."""

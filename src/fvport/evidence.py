@@ -188,6 +188,10 @@ def digest(port: Port, name: str) -> str:
         return _weights_digest(port, rest)
     if scheme == "package":
         return package_digest(rest)
+    if scheme == "shared":
+        from fvport import variants  # which reads records
+
+        return blake3(canonical(variants.shared(port)))
     raise UsageError(f'unknown input "{name}" in a record')
 
 

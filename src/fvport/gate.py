@@ -167,7 +167,7 @@ def _read_row(port: Port, row: Row, cache: dict[str, str]) -> None:
     from fvport import checks  # here: a port without records needs none of it
 
     module = checks.module(name)
-    stale = _stale(port, record, module.inputs(port), cache)
+    stale = _stale(port, record, variants.inputs(port, module, name), cache)
     if not stale and record.verdict == "pass" and hasattr(module, "outdated"):  # a red one stays red
         stale = module.outdated(port)
     if not stale and record.verdict == "fail" and hasattr(module, "mended"):

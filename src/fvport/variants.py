@@ -22,6 +22,7 @@ from fvport.words import CHECKS
 if TYPE_CHECKING:
     from fvport.checks import Options
 
+SHARED = "shared:components"  # an input of a variant's record (`evidence.digest`)
 OF_THE_PORT = ("docs", "boundary")  # about the port's files, which are the same for all its variants
 BY_COMPONENT = ("mapping", "keys", "conversion", "parity")  # what looks at one component at a time
 
@@ -38,6 +39,13 @@ def shared(port: Port) -> list[str]:
         return []
     own, base = (ev.lock(view).get("components", {}) for view in (port, spec.base(port)))
     return [name for name in port.components if _same(own.get(name), base.get(name))]
+
+
+def inputs(port: Port, module: Any, name: str) -> list[str]:
+    """What a record of this check depends on; of a variant also which components are the base's, for they were left
+    to its row: when the base's release changes, the variant's own is compared at last."""
+    names: list[str] = module.inputs(port)
+    return [*names, SHARED] if port.variant and name in BY_COMPONENT else names
 
 
 def _same(own: Any, base: Any) -> bool:

@@ -75,7 +75,7 @@ def _run_check(port: Port, name: str, options: Options) -> ev.Evidence:
     started, clock = ev.now(), time.monotonic()
     before: dict[str, str] = {}
     try:
-        before = ev.digests(port, check.inputs(port))
+        before = ev.digests(port, variants.inputs(port, check, name))
         with progress.beat(name, quiet=options.quiet):
             locked_weights(port, before)
             with threads.sized(port), warm.session():
@@ -87,7 +87,7 @@ def _run_check(port: Port, name: str, options: Options) -> ev.Evidence:
     record.scale = options.scale  # what a check of names or fields says is about these weights too
     record.started, record.seconds = started, round(time.monotonic() - clock, 3)
     if before:
-        record.inputs = ev.digests(port, check.inputs(port))
+        record.inputs = ev.digests(port, variants.inputs(port, check, name))
         changed = [key for key in before if before[key] != record.inputs.get(key)]
         if changed:
             raise BlockedError(f"{', '.join(changed)} changed while {name} ran", todo=f"Run again: fvport check {name}")
