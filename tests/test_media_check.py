@@ -45,6 +45,7 @@ def port(tmp_path: Path, **quality: Any) -> Any:
     return SimpleNamespace(
         root=tmp_path,
         slug="tiny",
+        key="tiny",
         port=SimpleNamespace(workload_types=("t2v",)),
         presets={"default": {"fps": SimpleNamespace(value=FPS)}},
         components={},

@@ -31,6 +31,7 @@ def port(tmp_path: Path, threshold: float = 0.98) -> Any:
     return SimpleNamespace(
         root=tmp_path,
         slug="tiny",
+        key="tiny",
         port=SimpleNamespace(workload_types=("t2v",)),
         presets={"default": {"fps": SimpleNamespace(value=FPS)}},
         components={},

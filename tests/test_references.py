@@ -227,7 +227,7 @@ def test_a_hub_dataset_is_an_address() -> None:
 def port(tmp_path: Path) -> Any:
     quality = SimpleNamespace(store="references/", tier="default")
     backend = SimpleNamespace(attention_backend="TORCH_SDPA")
-    return SimpleNamespace(root=tmp_path, slug="tiny_wan", quality=quality, fastvideo=backend)
+    return SimpleNamespace(root=tmp_path, slug="tiny_wan", key="tiny_wan", quality=quality, fastvideo=backend)
 
 
 def call(**change: Any) -> Any:

@@ -18,9 +18,10 @@ from workspace_helpers import make_port, small_fastvideo, snapshot
 from fvport import checks, gate, spec, variants
 from fvport import evidence as ev
 from fvport.checks import _fields as fields
-from fvport.checks import smoke
+from fvport.checks import parity, smoke
 from fvport.errors import BlockedError, UsageError
 from fvport.evidence import Evidence, Item
+from fvport.parity import strengths
 from fvport.report import terminal
 from fvport.scaffold import variant as scaffold
 from fvport.spec import Port
@@ -201,6 +202,16 @@ def test_what_was_the_bases_is_asked_for_when_the_base_changes(port: Port) -> No
     found = rows(spec.load(port.root), "keys")
     assert found["distilled"].state == "stale"
     assert variants.SHARED in " ".join(found["distilled"].reasons)
+
+
+def test_the_strength_of_a_shared_component_is_the_bases(port: Port) -> None:
+    """parity of a variant is not asked for the strength of what it shares; of what it does not share it is."""
+    view = port.of("distilled")
+    own = Item(f"transformer: {strengths.MARK}", "pass", component="transformer")
+    ev.write(view, Evidence("parity", port.slug, items=[own], variant="distilled"))
+    assert parity.outdated(view) == []
+    (port.root / LOCK).write_text(locked(scheduler="blake3:9"))
+    assert parity.outdated(view) == ["scheduler: its strength was not measured"]
 
 
 @pytest.mark.parametrize("lock", ["{}", locked(scheduler=""), locked(scheduler="blake3:9")])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fvport import evidence
+from fvport import evidence, variants
 from fvport.checks import Options
 from fvport.contract import facts
 from fvport.evidence import Evidence, Item
@@ -203,6 +203,7 @@ def outdated(port: Port) -> list[str]:
         return []
     wrong = [words for item in record.items if item.verdict == "pass" and (words := contradiction(port, item))]
     measured = {item.component for item in record.items if item.name.endswith(f": {strengths.MARK}")}
+    measured |= set(variants.shared(port))  # at the base, whose own row says it
     lacking = [component.name for component in required(port) if component.name not in measured]
     wrong += [f"{name}: its strength was not measured" for name in lacking]
     return wrong
