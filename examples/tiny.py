@@ -2,7 +2,9 @@
 """The main job on another tiny release than the demo's: from nothing to a gate's verdict, with no edit by hand.
 
     python -m examples.tiny tiny_wan_i2v [--build build] [--only mapping,keys,pipeline]
+    python -m examples.tiny tiny_wan_v2v
     python -m examples.tiny tiny_sd3
+    python -m examples.tiny tiny_sd3_i2i
     python -m examples.tiny tiny_stable_audio
 
 Every component that fvport has native source for is ported, although FastVideo has most of them.
@@ -32,6 +34,10 @@ RELEASES = {
     "tiny_wan_v2v": (
         "model_name=Tiny Wan V2V",
         "components=transformer=port,text_encoder=port,vae=reuse,scheduler=reuse",
+    ),
+    "tiny_sd3_i2i": (
+        "model_name=Tiny SD3 I2I",
+        "components=transformer=port,vae=port,text_encoder=port,text_encoder_2=port,text_encoder_3=port,scheduler=reuse",
     ),
     "tiny_sd3": (
         "model_name=Tiny SD3",

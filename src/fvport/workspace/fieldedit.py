@@ -7,10 +7,11 @@ may need the same field: it is theirs as well, and stays until the last of them 
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import tomllib
 
 from fvport.errors import UsageError
 from fvport.workspace.pyedit import Tree, cut_lines, line_end, newline, parse
@@ -82,11 +83,7 @@ def of_port(port: Port) -> dict[str, tuple[Field, ...]]:
             todo = f"Give a name and one of {', '.join(TYPES)}"
             raise UsageError(what, where="port.toml [fastvideo] fields", todo=todo)
     given = port.fastvideo.fields.items()
-    return {
-        file: tuple(of(owner, name, kind) for name, kind in given)
-        for file, owner in HOLDERS.items()
-        if given
-    }
+    return {file: tuple(of(owner, name, kind) for name, kind in given) for file, owner in HOLDERS.items() if given}
 
 
 def of_others(root: Path, port: Port) -> dict[str, str]:
