@@ -349,6 +349,15 @@ def test_a_pipeline_that_noises_by_itself_is_judged_by_what_it_begins_from() -> 
     assert wrong.stage == "noised start"
 
 
+def test_an_official_pipeline_that_noises_by_itself_is_said(ports: dict[str, Path]) -> None:
+    """Its stages are not passed for want of a record: they are blocked, and the place to record them is named."""
+    port = spec.load(ports["v2v"])
+    items = pipeline.unseen(port, walk.Capture(record(told=False)))
+    assert [item.name for item in items] == list(walk_media.STAGES)
+    assert {(item.verdict, "start/noise" in item.todo) for item in items} == {("blocked", True)}
+    assert pipeline.unseen(port, walk.Capture(OFFICIAL)) == []
+
+
 @pytest.mark.parametrize("name", [*walk_media.FAULTS, "noise of another seed"])
 def test_planted_faults_of_a_noised_input_are_seen(name: str) -> None:
     """What the check plants by itself is seen where it belongs, also where the native side noises by itself."""

@@ -28,8 +28,8 @@ def choose(p: PortContext) -> None:
     known = facts.pipeline(p.official_pipeline)
     source = f"{p.official_pipeline}.__call__ (diffusers {facts.pipelines()['version']})"
     p.defaults = {k: (v, source) for k, v in known.get("call", {}).items() if v is not None}
-    if not (p.takes_image or p.takes_video):
-        p.defaults.pop("strength", None)  # of what: a call may take a picture that this port is not given
+    if p.workload not in ("v2v", "i2i"):
+        p.defaults.pop("strength", None)  # of what: a call may take a picture that is noised, or one that is not
     p.defaults |= _native_size(p) | _seconds(p) | _frames(p)
     accepted = [*(known.get("call") or FALLBACK), *(["num_frames"] if p.takes_video else [])]
     p.prompts = [PROMPT]
