@@ -318,10 +318,10 @@ FLOORS = walk_floors.measure_floors(OFFICIAL, {k: v * (1 + 2.0**-23) for k, v in
         ({"taken": 1000.0}, "timesteps", "step 0 is taken at timestep 800 officially, 1000 natively"),
         ({"pixels": 0.01}, "input pixels", "what the VAE is given to encode differ"),
         ({"encoded": 1.001}, "encode", "what the VAE makes of it"),
-        ({"latents": 1.01}, "input latents", "the latents that are noised differ"),
+        ({"latents": 1.01}, "input latents", "the input's latents differ"),
         ({"seed": 3}, "initial noise", "other seed, generator or dtype"),
         ({"level": 1000.0}, "noised start", "the noise is that of timestep 800 officially, 1000 natively"),
-        ({"share": 0.79}, "noised start", "the latents that the first step begins from differ"),
+        ({"share": 0.79}, "noised start", "what the first step begins from differs"),
     ],
 )
 def test_each_stage_of_a_noised_input_is_named(native: dict[str, Any], stage: str, words: str) -> None:

@@ -49,7 +49,7 @@ def encoded(part: str) -> Any:
 
 def input_latents(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
     a, b = official.tensors.get(LATENTS), native.tensors.get(LATENTS)
-    return None if a is None or b is None else near(LATENTS, a, b, floors, label="the latents that are noised")
+    return None if a is None or b is None else near(LATENTS, a, b, floors, label="the input's latents")
 
 
 def noised_start(official: Capture, native: Capture, floors: Floors, pairs: Any) -> Finding | None:
@@ -59,7 +59,7 @@ def noised_start(official: Capture, native: Capture, floors: Floors, pairs: Any)
     if LEVEL in a and LEVEL in b and (said := _levels(a[LEVEL], b[LEVEL])):
         return Finding("", False, f"the noise is that of timestep {said}")
     name = "initial_noise"
-    return near(name, a[name], b[name], floors, label="the latents that the first step begins from")
+    return near(name, a[name], b[name], floors, label="what the first step begins from")
 
 
 def steps_differ(official: Tensors, native: Tensors) -> str:
