@@ -270,51 +270,38 @@ def tree(tmp_path: Path) -> Port:
 
 
 def test_every_variant_is_registered_and_taken_back(tree: Port) -> None:
-    """A block each with its own config, preset and class; a second run does nothing; undo restores every byte."""
-    before = snapshot(tree.root)
-    changes = registration.apply(tree.root, tree)
-    calls = names.register_calls(tree.root)
-    found = {names.literal(names.keyword(call, "default_preset")) for call in calls}
-    assert {"tiny_wan_default", "tiny_wan_distilled"} <= found
-    for view in (tree, *tree.views):
-        assert [str(problem) for problem in registration.check(tree.root, view)] == []
-    assert registration.apply(tree.root, tree).files == []
-    assert registration.undo(tree.root, tree).files == changes.files
-    assert snapshot(tree.root) == before
-
-
-def test_a_variant_that_came_later_is_taken_back_with_the_base(tree: Port) -> None:
-    """The record keeps the bytes from before the first registration."""
-    before = snapshot(tree.root)
+    """A block each with its own config, preset and class, also for one that came later; undo restores every byte."""
+    before, view = snapshot(tree.root), tree.of("distilled")
     registration.apply(tree.root, replace(tree, variants=()))
-    missing = [str(problem) for problem in registration.check(tree.root, tree.of("distilled"))]
+    missing = [str(problem) for problem in registration.check(tree.root, view)]
     assert any("TinyWanDistilledPipelineConfig" in problem for problem in missing)
     registration.apply(tree.root, tree)
+    found = {names.literal(names.keyword(call, "default_preset")) for call in names.register_calls(tree.root)}
+    assert {"tiny_wan_default", "tiny_wan_distilled"} <= found
+    for one in (tree, view):
+        assert [str(problem) for problem in registration.check(tree.root, one)] == []
+    assert registration.apply(tree.root, tree).files == []
     registration.undo(tree.root, tree)
     assert snapshot(tree.root) == before
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ('default_preset="tiny_wan_distilled"', 'default_preset="tiny_wan_default"', "default_preset must be"),
-        (
-            'pipeline_cls_name="TinyWanDistilledPipeline"',
-            'pipeline_cls_name="TinyWanPipeline"',
-            "pipeline_cls_name must",
-        ),
-        ('name == "tinywandistilledpipeline"', 'name == "tinywanpipeline"', "no detector matches"),
-    ],
+WRONG = (
+    ('default_preset="tiny_wan_distilled"', 'default_preset="tiny_wan_default"', "default_preset must be"),
+    ('pipeline_cls_name="TinyWanDistilledPipeline"', 'pipeline_cls_name="TinyWanPipeline"', "pipeline_cls_name must"),
+    ('name == "tinywandistilledpipeline"', 'name == "tinywanpipeline"', "no detector matches"),
 )
-def test_a_variants_wrong_registration_is_named(tree: Port, old: str, new: str, words: str) -> None:
+
+
+def test_a_variants_wrong_registration_is_named(tree: Port) -> None:
     """The base's preset, class or detector in the variant's block is red for the variant, not for the base."""
     registration.apply(tree.root, tree)
     file = tree.root / names.REGISTRY
-    assert old in file.read_text()
-    file.write_text(file.read_text().replace(old, new))
-    problems = [str(problem) for problem in registration.check(tree.root, tree.of("distilled"))]
-    assert any(words in problem for problem in problems)
-    assert [str(problem) for problem in registration.check(tree.root, tree)] == []
+    right = file.read_text()
+    for old, new, words in WRONG:
+        assert old in right
+        file.write_text(right.replace(old, new))
+        assert any(words in problem.what for problem in registration.judge_block(tree.root, tree.of("distilled")))
+        assert registration.judge_block(tree.root, tree) == []
 
 
 def test_a_release_that_resolves_to_another_variant_is_red(port: Port) -> None:
