@@ -102,7 +102,7 @@ def test_steps_of_the_demo(tmp_path: Path) -> None:
 
 
 def test_kept_results_have_the_shape() -> None:
-    """What is kept under benchmarks/results/ is such a document, of three runs (the whole demo, and an image from nothing, may be one)."""
+    """What is kept under benchmarks/results/ is such a document, of three runs (demo and image may be one)."""
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
         document = json.loads(path.read_text())
         assert document["name"] == path.stem

@@ -221,6 +221,40 @@ def test_waiver(port: Port) -> None:
     assert "ssim is waived (E001)" in verdict.risks
 
 
+def test_a_default_call_that_nobody_ran_is_a_risk(port: Port) -> None:
+    """What the presets offer and the gate's own call differ in size: said before all that is only noted."""
+    assert not any("never run" in risk for risk in gate.decide(port).risks)
+    g.edit(port, "tests/local_tests/toy/port.toml", "height = { value = 32,", "height = { value = 480,")
+    risks = gate.decide(spec.load(port.root)).risks
+    assert "the default call (height 480) was never run; the pipeline was compared at height 32" in risks[:3]
+
+
+def test_good_news_is_no_risk(port: Port) -> None:
+    """A note that all planted faults were seen is left out; one that some were not is kept."""
+    good = "net: strength 1.00: 9 of 9 planted faults were seen"
+    bad = "net: strength 0.96: 73 of 76 planted faults were seen"
+    g.green(
+        port, "parity", notes=[good, bad, "net: agrees on inputs whose official outputs did not exist yet (2 outputs)"]
+    )
+    assert [risk for risk in gate.decide(port).risks if risk.startswith("parity: ")] == [f"parity: {bad}"]
+
+
+def test_what_is_red_is_said_at_once(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`gate --run` shows the red items of a check before it begins the next one."""
+
+    def red(view: Port, name: str, options: Any = None) -> ev.Evidence:
+        items = [ev.Item(f"item {i}", "fail", f"reason {i}") for i in range(5)]
+        ev.write(view, record := ev.Evidence(name, view.slug, items=items))
+        return record
+
+    (ev.folder(port) / "keys.json").unlink()
+    monkeypatch.setattr(checks, "run_check", red)
+    said: list[str] = []
+    gate.run_missing(port, say=said.append)
+    assert said[1].startswith("[1/1] keys: fail (")
+    assert said[2:] == ["    item 0: reason 0", "    item 1: reason 1", "    item 2: reason 2", "    and 2 more"]
+
+
 def test_expired_waiver(port: Port) -> None:
     """An expired waiver opens nothing and is said."""
     (ev.folder(port) / "ssim.json").unlink()

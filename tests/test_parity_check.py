@@ -76,6 +76,19 @@ def test_a_red_output_is_red_whatever_the_others_are() -> None:
     assert "mapping, attention backend" in items[0].todo
 
 
+def test_the_traced_module_is_the_first_thing_to_correct() -> None:
+    """Where the trace names a module, what to do begins with it and its line."""
+    given = answer(row(ok=False), tests=[])
+    given["compared"][0]["trace"] = {
+        "native": "blocks.0",
+        "native_line": "dits/x.py:7",
+        "case": "tall",
+        "sentence": "s",
+    }
+    items, _ = parity.component_items(COMPONENT, given)
+    assert items[0].todo.startswith("Correct blocks.0 (dits/x.py:7), which the trace names. Else: Look at")
+
+
 @pytest.mark.parametrize(
     ("given", "verdict", "words"),
     [

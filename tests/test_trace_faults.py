@@ -103,6 +103,17 @@ def test_two_faults_are_two_findings(recorded: Any) -> None:
     assert found.others == ["blocks.2.attn.qkv"]
 
 
+def test_a_fault_in_a_modules_own_lines_is_told_from_its_submodules(recorded: Any) -> None:
+    """Every submodule is given and answers the official values: what is wrong is what the forward makes of them."""
+    model = ts.native(ts.official())
+    model.blocks[1].register_forward_hook(lambda module, args, output: output * 1.01)
+    found = trace.examine(ts.sides(model, recorded), why=False)
+    assert found.native == "blocks.1"
+    assert "all its submodules were given and answered the same, mlp as the last" in found.sentence
+    swapped = trace.examine(ts.sides(broken(swap_qk), recorded), why=False)
+    assert "all its submodules" not in swapped.sentence
+
+
 def test_a_block_that_never_runs_is_told(recorded: Any) -> None:
     """A block left out shows as a fault of what calls it, and the number of calls says what is missing."""
     found = trace.examine(ts.sides(broken(lambda m: setattr(m, "blocks", m.blocks[:2])), recorded), why=False)

@@ -102,6 +102,17 @@ def test_a_rejected_scheduler_key_needs_a_reason(tmp_path):
         convert.build_load_tree(port, verify=False)
 
 
+def test_a_rejected_scheduler_key_that_is_null_sets_nothing(tmp_path):
+    """diffusers writes every argument, null where it is not set: such a key is dropped without a reason."""
+    port = make_port(
+        tmp_path, PORT.replace('config_ignored = { new_key = "diffusers writes it, nothing reads it" }', "")
+    )
+    file = port.official_weights / "scheduler/scheduler_config.json"
+    save_json(file, {**read(file), "new_key": None})
+    convert.build_load_tree(port, verify=False)
+    assert "new_key" not in read(port.load_tree / "scheduler/scheduler_config.json")
+
+
 def test_an_undeclared_component_is_refused(tmp_path):
     """A component of the release that port.toml does not name is an error that names it."""
     port = make_port(tmp_path)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fvport import attestation, firststep, planfile, spec, upgrade, variants
+from fvport import attestation, firststep, planfile, risks, spec, variants
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
@@ -58,7 +58,7 @@ def decide(port: Port, demand: Demand | None = None) -> Verdict:
         requires={"device": port.gate.require_device, "scale": port.gate.require_scale},
         plan=_plan(port, rows),
         signatures=_signatures(port),
-        risks=_risks(port, rows, commit, dirty, today),
+        risks=risks.of(port, rows, commit, dirty, [waiver_problem(port, waiver, today) for waiver in port.waivers]),
         root=str(port.root),
         first=firststep.first(port, rows),
     )
@@ -99,6 +99,16 @@ def _run_all(port: Port, todo: list[str], say: Callable[[str], None]) -> None:
         except FvportError as error:
             word = f"blocked: {error}"
         say(f"[{number}/{len(todo)}] {label}: {word} ({time.monotonic() - clock:.1f} s)")
+        for line in _red(port, name):
+            say(f"    {line}")
+
+
+def _red(port: Port, name: str) -> list[str]:
+    """What is red of a check that just ran: nobody should wait for the others to learn it."""
+    record = ev.read(port, name)
+    bad = [item for item in record.items if item.verdict in ("fail", "blocked")] if record else []
+    more = [f"and {len(bad) - 3} more"] if len(bad) > 3 else []
+    return [*(f"{item.name}: {item.reason}"[:300] for item in bad[:3]), *more]
 
 
 def to_run(port: Port) -> list[str]:
@@ -349,43 +359,6 @@ def _signatures(port: Port) -> list[dict[str, str]]:
         for name, c in port.components.items()
         if c.has_weights and c.mode == "port"
     ]
-
-
-def _risks(port: Port, rows: list[Row], commit: str, dirty: bool, today: datetime.date) -> list[str]:
-    """What a green gate does not say by itself, in plain sentences."""
-    risks = [f"{row.label} is waived ({row.waiver})" for row in rows if row.waiver]
-    for waiver in port.waivers:
-        if problem := waiver_problem(port, waiver, today):
-            risks.append(f"waiver {waiver.id} does not hold: {problem}")
-    if left_out := [name for name in CHECKS if name not in port.gate.checks]:
-        risks.append(f"port.toml leaves {', '.join(left_out)} out of the gate")
-    if port.gate.require_device != "cuda":
-        risks.append(f"the gate asks for {port.gate.require_device} evidence only: nothing here was seen on a GPU")
-    risks += [*port.untested, *variants.alike(port)]
-    if port.gate.require_scale != "full":
-        risks.append("the gate asks for tiny-twin evidence only: the real weights were not compared")
-    for name, c in port.components.items():
-        if c.tolerance.mode == "fixed":
-            risks.append(
-                f"{name}: fixed tolerance (atol {c.tolerance.atol:g}, rtol {c.tolerance.rtol:g}): {c.tolerance.reason}"
-            )
-        if c.tolerance.mode == "calibrated" and c.tolerance.factor > 3:
-            risks.append(f"{name}: may err by {c.tolerance.factor:g} times its floor, not 3: {c.tolerance.reason}")
-        if c.mode == "external":
-            risks.append(f"{name}: external wrapper: {c.reason}")
-        risks += [f"{name}: official keys {key} are not loaded: {why}" for key, why in c.mapping.exclude.items()]
-        risks += [f"{name}: config field {key} is ignored: {why}" for key, why in c.config_ignored.items()]
-    if older_pin := upgrade.behind(port.root):
-        risks.append(older_pin)
-    if dirty:
-        risks.append("the tree has changes that are not committed")
-    older = sorted({row.check for row in rows if row.state == "current" and row.commit and row.commit != commit})
-    if older:
-        risks.append(f"{', '.join(older)} ran at another commit; what they read has not changed since")
-    for row in rows:
-        if row.record and row.state == "current":
-            risks += [f"{row.label}: {note}" for note in row.record.notes]
-    return risks
 
 
 def require(port: Port) -> Verdict:

@@ -191,6 +191,9 @@ def schedule_items(name: str, theirs: Json, ours: Json) -> list[Item]:
         return [Item(f"{name}: schedule", "pass", reason, figures, component=name)]
     reason = "; ".join([*settings[:3], *differ[:2]])
     todo = "Set flow_shift in the pipeline config, or the load tree's scheduler_config.json, to the official value"
+    if not settings:
+        todo = "No setting differs, so set_timesteps computes otherwise: give the port a scheduler of its own "
+        todo += f"(fvport new ... components={name}=port); the site's census names what FastVideo's classes do"
     return [Item(f"{name}: schedule differs", "fail", f"{name} schedule: {reason}", figures, component=name, todo=todo)]
 
 

@@ -22,7 +22,7 @@ SECTIONS = {  # what must be there -> how a heading may say it
     "memory and speed": r"memory|speed|performance",
     "backend requirements": r"backend|requirement",
 }
-SYNC = "Run: fvport gate --run, then fvport plan --sync"
+SYNC = "Run: fvport plan --sync, then fvport gate --run"
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,9 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
         if not worst["ok"] and (sentence := found.get("trace", {}).get("sentence")):
             reason += f". Trace of {found['trace']['case']}: {sentence}"
         metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
-        todo = "" if worst["ok"] else WALKED if component.bucket == "encoders" else TODO
+        todo = (
+            "" if worst["ok"] else WALKED if component.bucket == "encoders" else _correct(found.get("trace", {})) + TODO
+        )
         verdict = "pass" if worst["ok"] else "fail"
         named = f"{component.name}: {worst['case']}/{output}"
         items.append(
@@ -295,6 +297,13 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
     if all(item.verdict == "pass" for item in items):
         items.append(_fault_item(component, found["fault"]))
     return items
+
+
+def _correct(trace: dict[str, Any]) -> str:
+    """What the trace found, as the first thing to do; '' where it named no module."""
+    if not trace.get("native") or trace["native"] == "(call)":
+        return ""
+    return f"Correct {trace['native']} ({trace['native_line']}), which the trace names. Else: "
 
 
 def _fault_item(component: Component, fault: dict[str, Any]) -> Item:

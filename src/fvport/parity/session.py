@@ -51,6 +51,12 @@ class Compared:
         compared = [result for _, result in self.results]
         return bool(compared) and not self.problem and all(r.ok for r in compared) and bool(self.fault.get("seen"))
 
+    @property
+    def worst_case(self) -> str:
+        """The case that is furthest off, which messages, the record and the trace all speak of; '' where none is."""
+        bad = [(case, row) for case, row in self.results if not row.ok and case != AGAIN]
+        return max(bad, key=lambda pair: pair[1].metrics.get("budget_use", 0.0))[0] if bad else ""
+
     def to_json(self) -> dict[str, Any]:
         rows = [{"case": case, **asdict(result)} for case, result in self.results]
         plain = {k: getattr(self, k) for k in ("component", "native_class", "class_file", "fault", "notes", "problem")}
@@ -67,7 +73,7 @@ class Compared:
         lines += [f"  {case}: {r.output} {r.problem}" for case, r in sorted(bad, key=lambda p: -p[1].use)[:8]]
         lines += [f"  ... and {len(bad) - 8} more outputs"] if len(bad) > 8 else []
         if bad:
-            case, first = next(((c, r) for c, r in bad if c != AGAIN), bad[0])
+            case, first = next(((c, r) for c, r in bad if c == self.worst_case), bad[0])
             total = len(self.results)
             lines.insert(0, f"{self.component} ({self.native_class}) differs in {len(bad)} of {total} outputs")
             lines += [f"  {self.where}"] if self.where else []
@@ -145,8 +151,7 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
         clock = time.monotonic()
         rerun = functools.partial(_rerun, module, call, official, device, name)
         native_side = tracing.NativeSide(port, component, module, rerun, device)
-        bad = next((case for case, row in done.results if not row.ok and case != AGAIN), official.cases[0])
-        done.trace = tracing.answer(native_side, asked.case or bad, asked.out)
+        done.trace = tracing.answer(native_side, asked.case or done.worst_case or official.cases[0], asked.out)
         seconds["trace"] = round(time.monotonic() - clock, 2)
         if not all(row.ok for _, row in done.results):
             done.walk = contracts.walked(component, module, official, outputs, rerun, done.trace)

@@ -99,7 +99,7 @@ def examine(sides: Sides, *, ignore: lockstep.Ignore = frozenset(), why: bool = 
     trace.others = list(dict.fromkeys(trace.others))
     if why:
         trace.causes = [asdict(cause) for cause in _why(sides, first)]
-    trace.sentence = _sentence(trace, first)
+    trace.sentence = _sentence(trace, first, _last_inside(first, boundaries))
     return trace
 
 
@@ -206,7 +206,16 @@ def _tensors(sides: Sides) -> dict[str, list[Any]]:
     }
 
 
-def _sentence(trace: Trace, first: Finding) -> str:
+def _last_inside(first: Finding, boundaries: list[Boundary]) -> str:
+    """The submodule that answers last in a module whose submodules are all official in and out; '' without such."""
+    whole = first.boundary
+    inside = [b for b in boundaries if whole.began < b.began and b.ended < whole.ended]
+    if first.at or not inside or any(b.wrong or b.near_inputs or b.far_inputs for b in inside):
+        return ""
+    return max(inside, key=lambda b: b.ended).native.removeprefix(f"{first.native}.")
+
+
+def _sentence(trace: Trace, first: Finding, last: str = "") -> str:
     native = trace.native or ""
     where = f"{_name(native)} ({trace.native_line})"
     against = f"{' + '.join(_name(o) for o in trace.official)} ({trace.official_line})"
@@ -220,6 +229,9 @@ def _sentence(trace: Trace, first: Finding) -> str:
     else:
         given = "equal inputs" if trace.inputs_equal else "official inputs"
         what = f"is off by {trace.size:.2e} (budget {trace.budget:.1e}) when given {given}"
+        if last:
+            what += f", although all its submodules were given and answered the same, {last} as the last: the fault is "
+            what += "in what its own lines make of them"
     head = f"first to differ by itself is {where} against {against}: it {what}"
     if trace.causes:
         best = trace.causes[0]

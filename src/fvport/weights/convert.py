@@ -229,14 +229,14 @@ def _config(port: Port, component: Component | None, config: dict[str, Any], nat
 
 
 def _scheduler(port: Port, component: Component, config: dict[str, Any]) -> dict[str, Any]:
-    """FastVideo passes every key to the constructor: one that it rejects is dropped if port.toml says why, else
-    refused.
+    """FastVideo passes every key to the constructor: one that it rejects is dropped if port.toml says why or if it is
+    null, which sets nothing; else it is refused.
     """
     accepted = constructor_arguments(port.root / component.native_file, component.native_class)
     if accepted is None:
         return config
     rejected = [key for key in config if not key.startswith("_") and key not in accepted]
-    silent = [key for key in rejected if not component.config_ignored.get(key)]
+    silent = [key for key in rejected if config[key] is not None and not component.config_ignored.get(key)]
     if silent:
         what = f"{component.native_class} does not take {', '.join(silent)}, which the official config sets"
         todo = f"Give the reason in components.{component.name}.config_ignored, or a scheduler that takes it"
