@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image to video and text to image from nothing to a green gate, and faults of image conditioning on the real port.
+"""Each tiny release from nothing to a green gate, and faults of image conditioning on the real port.
 
 One load of FastVideo generates with all the faults: the frame rate of a call, which nothing computes with, says which
 one its stages make.
