@@ -264,3 +264,24 @@ def test_a_transformer_that_no_pipeline_was_tried_with_is_told() -> None:
 
     assert told("WanTransformer3DModel") == []
     assert "packed tokens" in told("LTXVideoTransformer3DModel")[0]
+
+
+def test_a_port_of_reused_components_is_told_how_native_code_comes(tmp_path: Path) -> None:
+    """Nothing is there to sign then; where one component is the port's own, its rules are."""
+    from fvport.scaffold import finish
+
+    reused = {"transformer": {"mode": "reuse", "archetype": "cross_attention_dit"}}
+    whole = {
+        "model": "M",
+        "components": reused,
+        "inferred": [],
+        "unknown": [],
+        "decisions": [],
+        "needs_conversion": False,
+    }
+    said = finish.next_steps(whole, tmp_path)
+    assert "components=NAME=port" in said
+    assert "mapping review" not in said
+    own = finish.next_steps({**whole, "components": {"transformer": {"mode": "port", "archetype": "x"}}}, tmp_path)
+    assert "components=NAME=port" not in own
+    assert "mapping review" in own

@@ -83,12 +83,20 @@ def next_steps(summary: dict[str, Any], root: Path) -> str:
     for name, c in summary["components"].items():
         source = c["archetype"] or ("skeleton: to be written" if c["mode"] == "port" else "")
         rows.append(f"  {name:{width}}  {c['mode']:11}  {source}".rstrip())
+    if not _owned(summary):
+        rows += ["", "No native code is written: FastVideo has every class. A component of the port's own is made by"]
+        rows.append("fvport new ... components=NAME=port (several: components=NAME=port,NAME=port).")
     for title, key in (("Chosen", "inferred"), ("Not known", "unknown"), ("To decide", "decisions")):
         if summary[key]:
             rows += ["", f"{title}:", *(f"  - {text}" for text in summary[key])]
     if lines := list(firststep.marked(root, firststep.texts_below(root))):
         rows += ["", f"Marked {firststep.DECIDE}, for you to write ({len(lines)}):", *(f"  - {line}" for line in lines)]
     return "\n".join([*rows, "", "Next:", *_commands(summary, root)])
+
+
+def _owned(summary: dict[str, Any]) -> list[str]:
+    """Components whose code is the port's own; only their mapping has rules to sign."""
+    return [name for name, c in summary["components"].items() if c["mode"] == "port"]
 
 
 def _commands(summary: dict[str, Any], root: Path) -> list[str]:
@@ -102,8 +110,9 @@ def _commands(summary: dict[str, Any], root: Path) -> list[str]:
         found.append(("nox -s workspace", "an isolated FastVideo tree"))
     else:
         found.append(("nox -s prep workspace", "weights locked, an isolated FastVideo tree"))
+    if _owned(summary):
+        found.append(("fvport mapping review", 'read the rules; sign them with --sign "YOUR NAME"'))
     found += [
-        ("fvport mapping review", 'read the rules; sign them with --sign "YOUR NAME"'),
         ("nox -s mapping keys parity", ""),
         ("fvport status", "at any time: the one thing to do next"),
     ]
