@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dry run: {port} is no port; run `make demo`, which makes one, or name yours: --port DIR")
         return 2
     jobs = yaml.safe_load(WORKFLOW.read_text(encoding="utf-8"))["jobs"]
+    if options.scratch and not options.scratch.is_dir():
+        print(f"dry run: --scratch {options.scratch} is no folder")
+        return 2
     with tempfile.TemporaryDirectory(prefix="fvport-ci-", dir=options.scratch) as scratch:
         own = shell(options)
         variables = {"FVPORT_WEIGHTS": str(options.weights.resolve())} if options.weights else {}
@@ -123,8 +126,7 @@ def job(run: Run, name: str, spec: Mapping[str, Any], matrix: dict[str, Any], ou
         return False
     print(f"{name} ...", flush=True)
     for number, step in enumerate(spec["steps"]):
-        always = "always()" in str(step.get("if", ""))
-        if not (good or always):
+        if not _wanted(step, good, context):
             continue
         ended, said = one_step(run, step, spec, folder, context)
         steps[step.get("id", str(number))] = {"outputs": said}
@@ -135,6 +137,13 @@ def job(run: Run, name: str, spec: Mapping[str, Any], matrix: dict[str, Any], ou
         outputs |= expressions.fill(spec.get("outputs", {}), context)
     print(f"{name}: {_word(good)} ({time.monotonic() - started:.0f} s)", flush=True)
     return good
+
+
+def _wanted(step: Mapping[str, Any], good: bool, context: dict[str, Any]) -> bool:
+    """A step runs while all before it are well, or always; and only where its own condition holds."""
+    told = str(step.get("if", ""))
+    condition = told.removeprefix("${{").removesuffix("}}").strip()
+    return (good or "always()" in told) and (not condition or bool(expressions.evaluate(condition, context)))
 
 
 def one_step(

@@ -21,7 +21,7 @@ TABLES = {  # dataclass -> its table in port.toml, and one sentence
     "Component": ("components.NAME", "One part of the model, such as `transformer` or `vae`."),
     "Tolerance": ("components.NAME.tolerance", "How far the native outputs may lie from the official ones."),
     "MappingReview": ("components.NAME.mapping", "What a person has said of the weight mapping."),
-    "Variant": ("variants[]", "Another release of the same model, with a pipeline, pipeline config and preset of its own."),
+    "Variant": ("variants[]", "Another release of the same model, with pipeline, config and preset of its own."),
     "PresetValue": ("presets.NAME.KEY", "A default of the model, and where it is written."),
     "Quality": ("quality", "How generated media are compared."),
     "Gate": ("gate", "What must be green."),

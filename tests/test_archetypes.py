@@ -33,6 +33,20 @@ REUSED = [
 TEMPLATES = ("config.py.jinja", "native.py.jinja", "oracle.py.jinja", "parity_test.py.jinja")
 
 
+@pytest.mark.parametrize("archetype", sorted(library.all_archetypes()))
+def test_every_folder_is_whole(archetype: str) -> None:
+    """Known keys, a kind and a folder of FastVideo's, official classes by library, and a test with its oracle."""
+    found = library.get(archetype)
+    known = {"kind", "bucket", "covers", "class_name", "reuse", "passthrough", "exclude", "config_renamed", "tiny"}
+    assert set(found.data) <= known | {"config_ignored", "reuse_keeps_names", "libraries"}
+    assert found.data["bucket"] in ("encoders", "dits", "vaes", "schedulers", "audio")
+    assert found.covers
+    assert all(re.fullmatch(r"\w+:\w+", name) for name in found.covers)
+    assert found.can_port or found.data.get("reuse")
+    assert all(found.template(name) for name in TEMPLATES[2:])
+    assert found.data["kind"] == "scheduler" or not found.can_port or found.template("config.py.jinja")
+
+
 @pytest.mark.parametrize(("archetype", "official"), PORTABLE + REUSED)
 @pytest.mark.parametrize("prefix", ["X", "AVeryLongModelNameForVideoGenerationTwo"])
 def test_every_template_renders_to_whole_python(archetype: str, official: str, prefix: str) -> None:

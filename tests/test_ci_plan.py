@@ -121,10 +121,19 @@ def test_weights_that_no_runner_has_are_said(
     tmp_path: Path, text: str, weights: str, warned: bool, capsys: Said
 ) -> None:
     """A release that is only on somebody's machine is a warning with what to do, before the jobs are red of it."""
-    assert plan.main(["--root", str(port(tmp_path, text)), "--weights", weights]) == 0
+    own = ["--root", str(port(tmp_path, text)), "--weights", weights, "--cpu-label", "ours"]
+    assert plan.main(own) == 0
     said = capsys.readouterr().err
     assert ("::warning" in said) == warned
     assert ("FVPORT_WEIGHTS" in said and "hub id" in said) == warned
+
+
+def test_weights_on_our_runners_and_checks_on_githubs_are_said(tmp_path: Path, capsys: Said) -> None:
+    """A folder of our own machines is on none of GitHub's, where checks without a GPU run unless told otherwise."""
+    assert plan.main(["--root", str(port(tmp_path, LOCAL)), "--weights", "/mnt/weights"]) == 0
+    said = capsys.readouterr().err
+    assert "::warning" in said
+    assert "FVPORT_CPU_LABEL" in said
 
 
 BAD = {

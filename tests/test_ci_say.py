@@ -33,7 +33,7 @@ def said(tmp_path: Path, **env: str) -> list[dict[str, Any]]:
     (tmp_path / "gh").chmod(0o755)
     asked = tmp_path / "asked"
     asked.write_text("")
-    given = {"COMMIT": "", "PULL": "", "REPOSITORY": "org/repo", "RUN": "run", "VERDICT": "success", **env}
+    given = {"COMMIT": SHA, "PULL": "", "REPOSITORY": "org/repo", "RUN": "run", "VERDICT": "success", **env}
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     step = JOBS["say"]["steps"][-1]["run"]
     whole = {**os.environ, **given, "PATH": path, "ASKED": str(asked), "RUNNER_TEMP": str(tmp_path)}
@@ -50,17 +50,17 @@ def test_first_verdict_is_posted_and_the_next_replaces_it(tmp_path: Path) -> Non
     """No comment of ours yet: one is written, with every port's verdict. One is there: it is changed, none is added."""
     verdict(tmp_path, "one", "one is **green**")
     verdict(tmp_path, "two", "two is **red**")
-    _, first = said(tmp_path, PULL="7", VERDICT="failure")
+    _, first, _ = said(tmp_path, PULL="7", VERDICT="failure")
     assert first["words"][:4] == ["--silent", "--method", "POST", "repos/org/repo/issues/7/comments"]
     assert first["body"].startswith("<!-- alignment-gate -->")
     assert all(words in first["body"] for words in ("**failure**", "one is **green**", "two is **red**"))
-    _, second = said(tmp_path, PULL="7", THERE="41\n42\n")
+    _, second, _ = said(tmp_path, PULL="7", THERE="41\n42\n")
     assert second["words"][2:4] == ["PATCH", "repos/org/repo/issues/comments/41"]
 
 
 def test_a_verdict_that_never_came_is_said(tmp_path: Path) -> None:
     """Without an artifact the comment still says how the verdict job ended."""
-    _, post = said(tmp_path, PULL="7", VERDICT="cancelled")
+    _, post, _ = said(tmp_path, PULL="7", VERDICT="cancelled")
     assert "**cancelled**" in post["body"]
 
 
@@ -68,15 +68,29 @@ def test_a_long_verdict_fits_a_comment(tmp_path: Path) -> None:
     """GitHub refuses more than 65,536 characters."""
     for slug in ("one", "two"):
         verdict(tmp_path, slug, "x" * 80_000)
-    assert len(said(tmp_path, PULL="7")[-1]["body"]) == 65_000
+    assert len(said(tmp_path, PULL="7")[1]["body"]) == 65_000
 
 
 @pytest.mark.parametrize(("result", "state"), [("success", "success"), ("failure", "failure"), ("skipped", "failure")])
-def test_a_named_commit_gets_a_status(tmp_path: Path, result: str, state: str) -> None:
-    """A run that a maintainer started for one commit leaves its verdict there; only success is success."""
+def test_every_commit_gets_the_one_status(tmp_path: Path, result: str, state: str) -> None:
+    """A pull request's head, a merge queue's commit and one that a maintainer named: one context can be required."""
     (post,) = said(tmp_path, COMMIT=SHA, VERDICT=result)
+    assert JOBS["say"]["steps"][-1]["env"]["COMMIT"] == (
+        "${{ inputs.commit || github.event.pull_request.head.sha || github.sha }}"
+    )
     assert post["words"][3] == f"repos/org/repo/statuses/{SHA}"
     assert f"state={state}" in post["words"]
+
+
+def test_nothing_of_a_fork_runs_by_itself() -> None:
+    """Not the plan, which says where to run; not a check; and of the verdict's steps only the one that is red."""
+    fork = "!github.event.pull_request.head.repo.fork"
+    assert all(fork in JOBS[name]["if"] for name in ("plan", "check", "say"))
+    first, *others = JOBS["verdict"]["steps"]
+    assert "if" not in first
+    assert "uses" not in first
+    assert {step["if"] for step in others} == {"${{ always() && needs.plan.result == 'success' }}"}
+    assert JOBS["verdict"]["runs-on"] == "${{ needs.plan.outputs.cpu || 'ubuntu-24.04' }}"  # no plan, no runner of ours
 
 
 def test_the_writing_job_runs_nothing_of_the_port() -> None:
