@@ -196,17 +196,19 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
     )
     _check_name(c)
     archetype, known = library.covering(c.official, info.kind), facts.registered(info.cls)
+    differs = _differs(c, archetype)
     if info.kind in COPIED:
         if wanted not in ("", "passthrough"):
             raise UsageError(f'"{c.name}" is a {c.kind}: it is copied (passthrough)', where="components")
         c.mode, c.why = "passthrough", "files that the pipeline reads as they are"
     elif problem := wrong_mode(c.kind, wanted):
         raise UsageError(f'"{c.name}={wanted}": {problem}', where="components", todo=f"Say {c.name}=port or reuse")
-    elif not wanted and known:
+    elif not wanted and known and not (differs and archetype and archetype.can_port):
         c.mode, c.why = "reuse", f"FastVideo {facts.fastvideo()['version']} registers {info.cls}"
     elif not wanted:
         c.mode = "port"
         c.why = f"archetype {archetype.name} covers {info.cls}" if archetype else "no archetype covers it yet"
+        c.why = differs or c.why
     if wanted == "reuse" and not (known or (archetype and archetype.reuse(c.official))):
         todo = f"Say {c.name}=port, or leave it to auto"
         what = f"FastVideo registers no class with a config for {c.official or c.name}"
@@ -214,13 +216,19 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
     c.archetype = archetype.name if archetype and (c.mode != "port" or archetype.can_port) else ""
     c.data = archetype.data if archetype and c.archetype else {}
     c.library = c.data.get("libraries", {}).get(c.library, c.library)  # an index may name a library's own part
-    if not wanted:
-        p.inferred.append(f"{c.name}={c.mode}: {c.why}")
+    if not wanted or (wanted == "reuse" and differs):
+        p.inferred.append(f"{c.name}={c.mode}: {c.why if not wanted else f'asked for, although {differs}'}")
     if c.is_skeleton:
         c.library = ask.module(c.library)
     if c.kind in PLACES and c.mode == "port":
         p.inferred.append(_placed(c))
     return c
+
+
+def _differs(c: ComponentContext, archetype: library.Archetype | None) -> str:
+    """Why FastVideo's own class is not the official one for this release, as measured; '' where nothing is known."""
+    said = archetype.differs(c.official, c.config) if archetype else ""
+    return f"FastVideo's {c.official_class} differs: {said} in docs/census.md" if said else ""
 
 
 def _placed(c: ComponentContext) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,12 +34,25 @@ class Archetype:
         """Path of a template for jinja's loader, or None where this archetype has none of that name."""
         return f"{self.name}/{name}" if (self.folder / name).is_file() else None
 
-    def reuse(self, official: str) -> dict[str, str]:
-        """{native, config}: FastVideo's class for an official one, where this archetype says it."""
+    def reuse(self, official: str) -> dict[str, Any]:
+        """{native, config, differs}: FastVideo's class for an official one, where this archetype says it."""
         found = self.data.get("reuse") or {}
         by_class = any(":" in name for name in found)  # else one class for all that it covers
         given = found.get(official, {} if by_class else found)
         return given if isinstance(given, dict) else {}
+
+    def differs(self, official: str, config: Mapping[str, Any]) -> str:
+        """What the census knows FastVideo's class to do otherwise with this config, numbered; '' where nothing.
+
+        An entry of `differs` is about a config with all values of `when` (an absent key is false) and any of `keys`.
+        """
+        said = []
+        for entry in self.reuse(official).get("differs", []):
+            when, keys = entry.get("when", {}), entry.get("keys", [])
+            fits = all(bool(config.get(key)) == value for key, value in when.items())
+            if fits and (not keys or any(key in config for key in keys)):
+                said.append(f"{entry['why']} ({entry['finding']})")
+        return ", ".join(said)
 
     def class_templates(self, official: str) -> tuple[str, str, str]:
         """(native, config, arch) class names with `{prefix}` in them."""
