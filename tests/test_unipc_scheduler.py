@@ -188,7 +188,10 @@ def baked(tmp_path: Path, config: dict[str, Any], components: str = "auto") -> t
 def test_a_bake_takes_its_own_where_fastvideos_is_known_to_differ(tmp_path: Path) -> None:
     """A release of Wan: mode port, native source, and the reason with its number in the census."""
     line, declared, made = baked(tmp_path, OLD)
-    assert "scheduler=port: FastVideo's UniPCMultistepScheduler differs: every flow sigma is another (FV-S01)" in line
+    assert (
+        "scheduler=port: FastVideo's UniPCMultistepScheduler differs: every flow sigma is another (FV-S01 in docs/"
+        in line
+    )
     assert "class TinyWanScheduler" in "".join(made.values())
     assert "TinyWanScheduler" in declared
 
@@ -208,9 +211,10 @@ def test_only_what_the_census_measured_as_different_is_ported() -> None:
     def differs(**config: Any) -> str:
         return found.differs("diffusers:UniPCMultistepScheduler", config)
 
-    assert differs() == differs(prediction_type="epsilon") == differs(**FLOW, use_karras_sigmas=True) == ""
+    assert differs() == differs(prediction_type="epsilon") == differs(use_karras_sigmas=True) == ""
+    assert differs(**FLOW, use_karras_sigmas=True).startswith("Karras levels are not made a flow's")
     assert "FV-S01" in differs(**FLOW)
-    assert differs(sigma_min=None) == "it refuses keys of the release's config (FV-S02)"
+    assert differs(sigma_min=None) == "it refuses keys of the release's config (FV-S02 in docs/census.md)"
     assert "FV-S01" in differs(**FLOW, shift_terminal=None)
     assert "FV-S02" in differs(**FLOW, shift_terminal=None)
 

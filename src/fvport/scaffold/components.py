@@ -228,7 +228,7 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
 def _differs(c: ComponentContext, archetype: library.Archetype | None) -> str:
     """Why FastVideo's own class is not the official one for this release, as measured; '' where nothing is known."""
     said = archetype.differs(c.official, c.config) if archetype else ""
-    return f"FastVideo's {c.official_class} differs: {said}; see docs/census.md" if said else ""
+    return f"FastVideo's {c.official_class} differs: {said}" if said else ""
 
 
 def _placed(c: ComponentContext) -> str:

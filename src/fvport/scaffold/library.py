@@ -42,7 +42,7 @@ class Archetype:
         return given if isinstance(given, dict) else {}
 
     def differs(self, official: str, config: Mapping[str, Any]) -> str:
-        """What the census knows FastVideo's class to do otherwise with this config, numbered; '' where nothing.
+        """What FastVideo's class is known to do otherwise with this config, as measured; '' where nothing is.
 
         An entry of `differs` is about a config with all values of `when` (an absent key is false) and any of `keys`.
         """
@@ -51,7 +51,8 @@ class Archetype:
             when, keys = entry.get("when", {}), entry.get("keys", [])
             fits = all(bool(config.get(key)) == value for key, value in when.items())
             if fits and (not keys or any(key in config for key in keys)):
-                said.append(f"{entry['why']} ({entry['finding']})")
+                number = entry.get("finding", "")  # what nobody has put into the census has none
+                said.append(f"{entry['why']} ({number} in docs/census.md)" if number else entry["why"])
         return ", ".join(said)
 
     def class_templates(self, official: str) -> tuple[str, str, str]:
