@@ -50,6 +50,10 @@ fresh_record() { # the record that this run of a check left, not an older one
 locked() { # what port.lock.json says of the weights, or nothing (FVPORT_SLUG may be unset: then of the only port)
   local file
   for file in "$port"/tests/local_tests/${FVPORT_SLUG:-*}/port.lock.json; do field "$file" components; done
+  # shellcheck disable=SC2231 # a slug has no spaces, and * has to be a pattern
+  for file in "$port"/tests/local_tests/${FVPORT_SLUG:-*}/variants/*/port.lock.json; do
+    [[ -f $file ]] && { echo "${file#"$port"}"; field "$file" components; }
+  done
 }
 
 judge() { # judge SESSION NOX_CODE: nox knows only red and green; the record knows blocked

@@ -67,9 +67,12 @@ if [[ -n ${FVPORT_WEIGHTS:-} ]]; then
   run_flags+=("--volume=$weights:$weights:ro")
   for port in tests/local_tests/*/port.toml; do
     slug=$(basename "$(dirname "$port")")
-    if [[ -d $weights/$slug && ! -e official_weights/$slug ]]; then
-      mkdir -p official_weights; ln -sfn "$weights/$slug" "official_weights/$slug"
-    fi
+    for release in "$weights/$slug" "$weights/$slug"_*; do # a variant's release is called SLUG_...
+      name=$(basename "$release")
+      if [[ -d $release && ! -e official_weights/$name ]]; then
+        mkdir -p official_weights; ln -sfn "$release" "official_weights/$name"
+      fi
+    done
   done
 fi
 while IFS= read -r extra; do [[ -n $extra ]] && run_flags+=("--volume=$extra:$extra:ro"); done <<<"${FVPORT_READ_ONLY:-}"

@@ -68,9 +68,17 @@ class Cluster:
         return subprocess.run(words, env=env, capture_output=True, text=True, check=True, timeout=60).stdout
 
     def kill_node(self, name: str) -> None:
-        """The node's daemon and everything that it runs die at once, as when a machine loses power."""
+        """The node's daemon and everything that it runs die at once, as when a machine loses power.
+
+        All are stopped first: a step daemon that outlives its task by a moment tells the controller that the job ended.
+        """
         pid = int((self.folder / f"slurmd-{name}.pid").read_text())
-        for victim in [pid, *_steps_of(name, self.folder)]:
+        steps = _steps_of(name, self.folder)
+        victims = [pid, *_daemons_of(steps), *steps]
+        for victim in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGSTOP)
+        for victim in victims:
             _kill(victim)
 
     def start_node(self, name: str) -> None:
@@ -164,6 +172,17 @@ def _steps_of(name: str, folder: Path) -> list[int]:
         if (wanted in words and ours) or (b"slurmstepd" in line and f"spool-{name}".encode() in line):
             found.append(int(process.name))
     return found
+
+
+def _daemons_of(steps: list[int]) -> list[int]:
+    """The step daemons that are parents of these processes; nothing in their own environment names the node."""
+    found = set()
+    for step in steps:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            parent = int(Path(f"/proc/{step}/stat").read_text().rpartition(")")[2].split()[1])
+            if b"slurmstepd" in Path(f"/proc/{parent}/cmdline").read_bytes():
+                found.add(parent)
+    return sorted(found)
 
 
 def _kill(pid: int) -> None:

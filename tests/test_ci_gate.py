@@ -131,6 +131,23 @@ def test_prep_in_ci_holds_to_the_lock(port: Path, before: str, after: str, locke
     assert said in done.stderr
 
 
+def test_a_variants_lock_is_held_to_as_well(port: Path) -> None:
+    """Other weights of a variant, or a lock of it that nobody committed, are red as the base's are."""
+    folder = port / "tests" / "local_tests" / "some_model"
+    lock = folder / "variants" / "fast" / "port.lock.json"
+    lock.parent.mkdir(parents=True)
+    (folder / "port.lock.json").write_text('{"components": {"a": 1}}')
+    nox = port.parent / "env" / "bin" / "nox"
+    made = '{"components": {"a": 2}}'
+    nox.write_text(nox.read_text().replace("sys.exit(", f"open({str(lock)!r}, 'w').write({made!r}); sys.exit("))
+    assert gate(port, "0:success:", "prep", FVPORT_LOCKED="yes").returncode == 1  # it was not there before
+    assert gate(port, "0:success:", "prep", FVPORT_LOCKED="yes").returncode == 0
+    lock.write_text('{"components": {"a": 3}}')
+    done = gate(port, "0:success:", "prep", FVPORT_LOCKED="yes")
+    assert done.returncode == 1
+    assert "not those of port.lock.json" in done.stderr
+
+
 def test_all_sessions_run_and_the_worst_counts(port: Path) -> None:
     """One red session does not keep the next from running; red ones are named at the end."""
     done = gate(port, "1:failed:fail", "prep", "keys", "parity")

@@ -17,8 +17,8 @@ from workspace_helpers import make_port, small_fastvideo, snapshot
 
 from fvport import checks, gate, spec, variants
 from fvport import evidence as ev
+from fvport.checks import _call, parity, smoke
 from fvport.checks import _fields as fields
-from fvport.checks import parity, smoke
 from fvport.errors import BlockedError, UsageError
 from fvport.evidence import Evidence, Item
 from fvport.parity import strengths
@@ -103,6 +103,34 @@ def test_a_process_is_told_its_variant_by_the_environment(port: Port, monkeypatc
         spec.load(port.root)
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("num_frames = 1", "num_frames is 1, and the base's is 5"),
+        ("height = 16", "height is 16, and the base's is 32"),
+        ("width = 16", "width is 16, and the base's is 32"),
+        ("num_inference_steps = 1", "num_inference_steps is 1, its preset's 4 and the base's 2"),
+        ("num_frames = 3, height = 64, num_inference_steps = 2", ""),
+    ],
+)
+def test_a_variants_call_shows_no_less_than_the_bases(tmp_path: Path, call: str, words: str) -> None:
+    """One frame, a smaller size or one step would leave out checks that the base has: red, with both figures."""
+    base = g.make(tmp_path, g.TOML + DECLARED.replace("num_inference_steps = 1", call))
+    found = [item for item in _call.weaker(base.of("distilled")) if item.verdict == "fail"]
+    assert [words in item.reason and "variant distilled" in item.reason for item in found] == [True] * bool(words)
+    assert _call.weaker(base) == []
+
+
+def test_one_step_is_a_call_where_the_variants_preset_says_so(tmp_path: Path) -> None:
+    """A model distilled to one step is generated with one; another call of the base makes its record stale."""
+    view = g.make(tmp_path, g.TOML + DECLARED.replace("value = 4", "value = 1")).of("distilled")
+    assert _call.weaker(view) == []
+    (name,) = _call.inputs(view)
+    before = ev.digest(view, name)
+    view.file.write_text(view.file.read_text().replace("num_frames = 5", "num_frames = 9"))
+    assert ev.digest(spec.load(view.root).of("distilled"), name) != before != "absent"
+
+
 # --- the gate --------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +188,31 @@ def test_a_waiver_speaks_of_one_row(port: Port) -> None:
     assert {v: row.verdict for v, row in rows(waived, "ssim").items()} == {"": "waived", "distilled": "blocked"}
     of = g.edit(waived, "tests/local_tests/toy/port.toml", 'id = "E001"', 'id = "E001"\nvariant = "distilled"')
     assert {v: row.verdict for v, row in rows(of, "ssim").items()} == {"": "blocked", "distilled": "waived"}
+
+
+def test_a_check_left_out_is_missing_for_every_variant(port: Port) -> None:
+    """A waiver of the base's row says nothing of the variant's, also where the check itself is left out."""
+    waiver = '\n[[waivers]]\nid = "E001"\ncheck = "pipeline"\nreason = "r"\napproved_by = "ann"\nexpires = 2999-01-01\n'
+    g.edit(port, "tests/local_tests/toy/PORT_STATUS.md", "", "| E001 | later |\n")
+    left = [name for name in spec.CHECKS if name != "pipeline"]
+    g.edit(port, "tests/local_tests/toy/port.toml", "[gate]\n", f"[gate]\nchecks = {json.dumps(left)}\n")
+    g.edit(port, "tests/local_tests/toy/port.toml", "", waiver)
+    found = rows(spec.load(port.root), "pipeline")
+    assert {name: row.verdict for name, row in found.items()} == {"": "waived", "distilled": "blocked"}
+
+
+def test_what_is_left_to_the_base_counts_only_where_the_base_is_green(port: Port) -> None:
+    """The base's scheduler is red: the variant that shares its files is not green by it, and no row says so."""
+    assert rows(port, "keys")["distilled"].verdict == "pass"
+    items = [
+        Item("transformer", "pass", component="transformer"),
+        Item("scheduler", "fail", "wrong", component="scheduler"),
+    ]
+    g.green(port, "keys", items=items)
+    found = rows(port, "keys")
+    assert found["distilled"].verdict == "blocked"
+    assert "scheduler: the files are the base's, whose own row is not green" in " ".join(found["distilled"].reasons)
+    assert gate.decide(port).row("keys").verdict == "fail"  # type: ignore[union-attr]
 
 
 # --- what is compared once -------------------------------------------------------------------------------------------
@@ -283,6 +336,15 @@ def test_every_variant_is_registered_and_taken_back(tree: Port) -> None:
     assert registration.apply(tree.root, tree).files == []
     registration.undo(tree.root, tree)
     assert snapshot(tree.root) == before
+
+
+def test_a_block_of_a_variant_that_is_declared_no_more_is_red(tree: Port) -> None:
+    """Deleting a red variant's table does not take its registration out of what users get."""
+    registration.apply(tree.root, tree)
+    text = tree.file.read_text()
+    tree.file.write_text(text[: text.index("[[variants]]")])
+    said = [str(problem) for problem in registration.check(tree.root, spec.load(tree.root))]
+    assert any("TinyWanDistilledPipelineConfig" in one and "declares no such variant" in one for one in said)
 
 
 WRONG = (

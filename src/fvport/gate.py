@@ -34,15 +34,18 @@ def decide(port: Port, demand: Demand | None = None) -> Verdict:
     `demand` says where records must have been made to count: a verdict job counts its own run's.
     """
     port = spec.base(port)
-    rows = []
+    rows: list[Row] = []
     for view in (port, *port.views):
         cache: dict[str, str] = {}
         found = [_row(view, name, cache) for name in variants.checks(view) if name in port.gate.checks]
         for row in found:
             _elsewhere(row, demand or Demand())
             _signed(view, row, demand or Demand())
+        known = variants.checks(view)
+        found += [_left_out(name, view) for name in REQUIRED if name not in port.gate.checks and name in known]
+        for row in found if view.variant else ():
+            variants.hold_back(view, row, rows)
         rows += found
-    rows += [_left_out(name) for name in REQUIRED if name not in port.gate.checks]
     today = datetime.date.today()
     for row in rows:
         _waive(port, row, today)
@@ -132,9 +135,14 @@ def _worth_running(row: Row, port: Port) -> bool:
 # --- one row ---------------------------------------------------------------------------------------------------------
 
 
-def _left_out(name: str) -> Row:
+def _left_out(name: str, view: Port) -> Row:
     """The row of a check that every port needs and that port.toml leaves out: red, unless a waiver says why."""
-    row = Row(name, TITLES[name], todo=f'Put "{name}" back into gate.checks of port.toml, or have it waived')
+    row = Row(
+        name,
+        TITLES[name],
+        variant=view.variant,
+        todo=f'Put "{name}" back into gate.checks of port.toml, or have it waived',
+    )
     row.reasons.append(f"port.toml leaves {name} out of gate.checks; every port needs it")
     return row
 

@@ -21,6 +21,7 @@ from fvport.words import CHECKS
 
 if TYPE_CHECKING:
     from fvport.checks import Options
+    from fvport.verdict import Row
 
 SHARED = "shared:components"  # an input of a variant's record (`evidence.digest`)
 OF_THE_PORT = ("docs", "boundary")  # about the port's files, which are the same for all its variants
@@ -74,6 +75,18 @@ def run(port: Port, module: Any, name: str, options: Options) -> Evidence:
         if (component := text.partition(":")[0]) in held and component in wanted
     ]
     return record
+
+
+def hold_back(port: Port, row: Row, base: list[Row]) -> None:
+    """A variant's row that leaves components to the base's row counts only where that one is green for them."""
+    if row.verdict != "pass" or row.check not in BY_COMPONENT or row.record is None:
+        return
+    held = set(shared(port))
+    left = dict.fromkeys(item.component for item in row.record.items if item.component in held)
+    other = next((one for one in base if one.check == row.check and not one.variant), None)
+    if red := [name for name in left if other is None or not other.passed(name)]:
+        row.verdict, row.status = "blocked", "blocked"
+        row.reasons.append(f"{', '.join(red)}: the files are the base's, whose own row is not green for it")
 
 
 def ready(port: Port) -> None:

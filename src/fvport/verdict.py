@@ -112,7 +112,9 @@ class Verdict:
         return ", ".join(f"{number} {word}" for word, number in counts.items() if number) or "no checks"
 
     def row(self, check: str) -> Row | None:
-        return next((row for row in self.rows if row.check == check), None)
+        """The row of a check; of several variants the worst: nobody may call a check green that is red for one."""
+        order = ("fail", "blocked", "waived", "pass")
+        return min((row for row in self.rows if row.check == check), key=lambda r: order.index(r.verdict), default=None)
 
     def to_json(self) -> dict[str, Any]:
         head = {"schema": 1, "port": self.port, "model": self.model, "verdict": self.verdict, "summary": self.summary}

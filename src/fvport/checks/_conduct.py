@@ -14,8 +14,13 @@ from fvport.checks._rules import Finding
 from fvport.checks._sources import Sources, base_commit
 from fvport.workspace import fieldedit, git
 
-JUDGE = re.compile(r"_?(FVP|PYTEST)\w*|(fvport|_?pytest|pluggy)([.:]\S*)?|(.*[\s/\\])?\.fvport([\s/\\].*)?", re.DOTALL)
+JUDGE = re.compile(
+    r"_?(FVP|PYTEST)\w*|(fvport|_?pytest|pluggy)([.:]\S*)?|(.*[\s/\\])?\.fvport([\s/\\].*)?"
+    r"|/proc/[^/]+/(environ|cmdline)",
+    re.DOTALL,
+)
 ASKS = (  # the call stack, the command line, and switches that the gate sets
+    *("posix.environ", "nt.environ"),  # os.environ under another name
     *("inspect.stack", "inspect.currentframe", "sys._getframe", "traceback.extract_stack", "sys.argv", "sys.orig_argv"),
     *("torch.are_deterministic_algorithms_enabled", "torch.get_deterministic_debug_mode"),
 )

@@ -92,7 +92,8 @@ def of_others(root: Path, port: Port) -> dict[str, str]:
     for file in sorted(root.glob("tests/local_tests/*/port.toml")):
         if file.parent.name != port.slug:
             try:
-                found |= tomllib.loads(file.read_text(encoding="utf-8")).get("fastvideo", {}).get("fields", {})
+                told = tomllib.loads(file.read_text(encoding="utf-8")).get("fastvideo", {}).get("fields", {})
+                found |= {name: kind for name, kind in told.items() if name.isidentifier() and kind in TYPES}
             except (OSError, ValueError, TypeError):
                 continue  # another port's file is its own matter
     return found

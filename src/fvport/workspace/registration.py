@@ -8,11 +8,14 @@ port's block goes first, and its detectors are exact.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import tomllib
 
 from fvport import spec
 from fvport.errors import BlockedError, FvportError, UsageError
@@ -170,14 +173,18 @@ def judge_block(root: Path, port: Port) -> list[Problem]:
         return []  # said already: the block is missing
     where, found = names.REGISTRY, []
     others = {names.pipeline_config(file.parent.name) for file in root.glob("tests/local_tests/*/port.toml")}
-    others |= {names.pipeline_config(view.key) for view in spec.base(port).views}
-    places = root.glob("tests/local_tests/*/variants/*/")
-    others |= {names.pipeline_config(f"{place.parent.parent.name}_{place.name}") for place in places}
+    base = spec.base(port)
+    own = {names.pipeline_config(view.key) for view in (base, *base.views)}
+    others |= own | _declared_by_others(root, port)
     before = [owner for owner in owners[: owners.index(config)] if owner not in others]
     again = "Take the block out (fvport workspace --undo) and run: fvport workspace"
     if before:
         what = f"the block of {config} is not first: {before[0]} stands before it and FastVideo takes the first match"
         found.append(Problem(where, what, again))
+    for owner, call in zip(owners, calls, strict=True):
+        if names.literal(names.keyword(call, "model_family")) == port.slug and owner not in own:
+            what = f"the block of {owner} registers model_family {port.slug}, and port.toml declares no such variant"
+            found.append(Problem(where, what, "Declare it under [[variants]], or take the block out"))
     if owners.count(config) > 1:
         found.append(Problem(where, f"{config} has {owners.count(config)} blocks", "Keep one"))
     call = calls[owners.index(config)]
@@ -191,6 +198,18 @@ def judge_block(root: Path, port: Port) -> list[Problem]:
             said = "missing" if node is None else ast.unparse(node)
             found.append(Problem(where, f'the block of {config}: {key} must be "{value}", is {said}', again))
     found += [Problem(where, f"the block of {config}: {what}", again) for what in _judge_rest(root, port, call)]
+    return found
+
+
+def _declared_by_others(root: Path, port: Port) -> set[str]:
+    """Pipeline configs of the variants that other ports of this tree declare."""
+    found: set[str] = set()
+    for file in root.glob("tests/local_tests/*/port.toml"):
+        slug = file.parent.name
+        if slug != port.slug:
+            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+                told = tomllib.loads(file.read_text(encoding="utf-8")).get("variants", [])
+                found |= {names.pipeline_config(f"{slug}_{one['name']}") for one in told if "name" in one}
     return found
 
 
