@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fvport.checks import pipeline
+from fvport.checks import _call, pipeline
 from fvport.parity import compare, generation, walk, walk_floors, walk_media
 
 G = 5.0
@@ -220,7 +220,14 @@ def sides(tmp_path: Path):
     """(port, official folder, native folder, calls) as generation makes them."""
     component = SimpleNamespace(name="transformer", kind="dit", native_class="TinyTransformer")
     port = SimpleNamespace(
-        root=tmp_path, slug="tiny", key="tiny", variant="", variants=(), components={"transformer": component}
+        official=SimpleNamespace(pipeline=SimpleNamespace(call={}, cls="")),
+        fastvideo=SimpleNamespace(fields={}),
+        root=tmp_path,
+        slug="tiny",
+        key="tiny",
+        variant="",
+        variants=(),
+        components={"transformer": component},
     )
     calls = [generation.Call("p0s0", {"guidance_scale": G}, "a fox", "", 0)]
     calls.append(generation.Call("seed", {"guidance_scale": G}, "a fox", "", 1, "seed"))
@@ -366,15 +373,19 @@ def test_conditioning_of_another_length_is_a_finding_of_its_own() -> None:
 def port_of(call: dict[str, Any], preset: dict[str, Any]) -> Any:
     presets = {"default": {key: SimpleNamespace(value=value) for key, value in preset.items()}}
     return SimpleNamespace(
-        presets=presets, components={}, official=SimpleNamespace(pipeline=SimpleNamespace(call=call)), variants=()
+        presets=presets,
+        components={},
+        official=SimpleNamespace(pipeline=SimpleNamespace(call=call)),
+        variants=(),
+        variant="",
     )
 
 
 def test_a_call_without_guidance_proves_nothing_of_a_model_that_guides() -> None:
     """The gate's call is red where the presets guide and it does not."""
-    assert pipeline.weaker(port_of({"guidance_scale": 5.0}, {"guidance_scale": 4.0})) == []
-    assert pipeline.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 1.0})) == []
-    (item,) = pipeline.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 4.0}))
+    assert _call.weaker(port_of({"guidance_scale": 5.0}, {"guidance_scale": 4.0})) == []
+    assert _call.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 1.0})) == []
+    (item,) = _call.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 4.0}))
     assert (item.verdict, "preset default guides with 4.0" in item.reason) == ("fail", True)
 
 

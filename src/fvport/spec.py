@@ -258,7 +258,7 @@ class Port:
         said = dict(self.raw.get("official", {}))
         said |= {"weights": told.weights, "revision": told.revision}
         said["pipeline"] = {**said.get("pipeline", {}), "class": pipeline.cls, "call": pipeline.call}
-        raw = {**self.raw, "official": said, "presets": {name: plain}}
+        raw = {**self.raw, "official": said, "presets": {name: plain}, "base_call": old.call}
         raw.pop("variants", None)
         return replace(self, official=official, presets=presets, raw=raw, variant=name, variants=())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import fastvideo_api
-from fvport.checks import Options
+from fvport.checks import Options, _call
 from fvport.checks._planted import FAULTS
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
@@ -84,7 +84,7 @@ def expected(port: Port) -> list[str]:
     further = [f"p{i}s{seed}" for i in range(len(told.prompts)) for seed in told.seeds][1:]  # names of generation.calls
     names = core + [f"{name} ({call})" for call in further for name in core]
     names += ["planted: noise of another seed", "planted: schedule"]
-    if _guides(port.official.pipeline.call):
+    if _call.guides(port.official.pipeline.call):
         names.append("planted: guidance c+g(c-u)")
     if pictures.takes_picture(port):
         names.append("changed: image")
@@ -100,7 +100,7 @@ def expected(port: Port) -> list[str]:
 
 
 def inputs(port: Port) -> list[str]:
-    return generation.inputs(port)
+    return generation.inputs(port) + _call.inputs(port)
 
 
 def run(port: Port, options: Options) -> Evidence:
@@ -115,27 +115,11 @@ def run(port: Port, options: Options) -> Evidence:
     for index, call in enumerate(call for call in calls if not call.varies):
         items = compare_call(port, official, native, call, floors_of(official, call.name))
         record.items += items if index == 0 else [_named(item, call) for item in items]
-    record.items += weaker(port)
+    record.items += _call.weaker(port)
     record.items += planted(port, official, native, calls)
     record.items += varied(port, official, native, calls)
     record.notes += _notes(official, native, calls[0])
     return record
-
-
-def _guides(call: dict[str, Any]) -> bool:
-    scale = call.get("guidance_scale")
-    return isinstance(scale, int | float) and scale > 1
-
-
-def weaker(port: Port) -> list[Item]:
-    """A call without guidance says nothing of a model whose users guide: the gate's call must guide as well."""
-    for name, preset in port.presets.items():
-        given = {key: value.value for key, value in preset.items()}
-        if _guides(given) and not _guides(port.official.pipeline.call):
-            reason = f"preset {name} guides with {given['guidance_scale']}, and the gate's call does not guide"
-            todo = "Give guidance_scale in port.toml [official.pipeline] call"
-            return [Item("call", "fail", reason, todo=todo)]
-    return []
 
 
 def floors_of(official: Path, name: str) -> Floors:
