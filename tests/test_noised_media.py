@@ -17,6 +17,7 @@ from bake_helpers import DIT, WAN, bake, release
 from test_pipeline_sd3 import PORTED as SD3_PORTED
 from test_pipeline_sd3 import SD3
 
+from fvport import evidence as ev
 from fvport import spec
 from fvport.checks import pipeline
 from fvport.errors import BlockedError
@@ -272,6 +273,27 @@ def test_a_declared_video_is_read_and_a_missing_one_is_said(tmp_path: Path, port
     (root / "assets" / "fox.mp4").write_bytes(b"mp4")
     assert generation.calls(port)[0].video == str(root / "assets" / "fox.mp4")
     assert "file:assets/fox.mp4" in generation.inputs(port)
+
+
+def test_a_video_replaced_at_its_path_is_generated_from_again(
+    tmp_path: Path, ports: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What either side made of another file of the same name is no answer: both keys hold the content."""
+    root = Path(shutil.copytree(ports["v2v"], tmp_path / "port", symlinks=True))
+    file = next(root.glob("tests/local_tests/*/port.toml"))
+    file.write_text(file.read_text().replace("\nprompts = ", '\nvideos = ["fox.mp4"]\nprompts = '))
+    seen: dict[str, list[Any]] = {"official": [], "native": []}
+
+    def kept(port: Any, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
+        seen[side].append(ev.blake3(ev.canonical(key)))
+        return tmp_path / side
+
+    monkeypatch.setattr(generation, "_kept", kept)
+    for content in (b"one", b"one", b"two"):
+        (root / "fox.mp4").write_bytes(content)
+        generation.native(spec.load(root), "cpu")
+    for keys in seen.values():
+        assert [key == keys[0] for key in keys] == [True, True, False]
 
 
 # --- the walk --------------------------------------------------------------------------------------------------------

@@ -240,6 +240,7 @@ def official(port: Port, device: str) -> Path:
         "weights": listing(port.official_weights),
         "lock": ev.digests(port, [f"weights:{name}" for name in port.components]),
         "code": oracle.code(port),
+        "media": _media(port),
     }
 
     def make(part: Path) -> None:
@@ -262,9 +263,15 @@ def native(port: Port, device: str) -> Path:
         "weights": listing(port.load_tree),
         "calls": wanted,
         "environment": environment,
+        "media": _media(port),
     }
     log = port.state / "logs" / "generation.log"
     return _kept(port, "native", device, key, lambda part: native_pipeline.run(port, wanted, part, log, device))
+
+
+def _media(port: Port) -> dict[str, str]:
+    """The content of the declared pictures and videos: a call holds only their paths."""
+    return ev.digests(port, pictures.inputs(port) + clips.inputs(port))
 
 
 def environment(native: Path) -> dict[str, Any]:
