@@ -20,8 +20,8 @@ from test_pipeline_sd3 import SD3
 from fvport import evidence as ev
 from fvport import spec
 from fvport.checks import pipeline
-from fvport.errors import BlockedError
-from fvport.parity import clips, generation, walk, walk_floors, walk_media
+from fvport.errors import BlockedError, UsageError
+from fvport.parity import clips, declared, generation, walk, walk_floors, walk_media
 from fvport.scaffold import context
 
 V2V = "transformer=port,text_encoder=port,vae=reuse,scheduler=reuse"
@@ -245,6 +245,32 @@ def test_both_sides_get_one_video_and_one_call_has_another(ports: dict[str, Path
     wanted = set(pipeline.expected(port))
     assert {"changed: video", "changed: strength", *walk_media.STAGES} <= wanted
     assert {f"planted: {name}" for name in walk_media.FAULTS} <= wanted
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 20, 50])
+@pytest.mark.parametrize("strength", [0.05, 0.1, 0.29, 0.3, 0.5, 0.6667, 0.8, 1.0])
+def test_no_call_is_left_without_a_step(steps: int, strength: float) -> None:
+    """A short call keeps two steps; another strength leaves one, and runs another number of them."""
+    call = {"num_inference_steps": steps, "strength": strength}
+    if declared.too_few(call):
+        assert int(steps * strength) == 0
+        return
+    short = declared.short_steps(generation.SHORT, strength)
+    assert (int(short * strength) >= 2, int((short - 1) * strength) < 2 or short == generation.SHORT) == (True, True)
+    for many in {steps, min(steps, short)}:
+        other = declared.other_strength({**call, "num_inference_steps": many})
+        assert 0 < other <= 1
+        assert int(many * other) >= 1
+        assert int(many * other) != int(many * strength) or many == 1
+
+
+def test_a_call_that_leaves_no_step_is_refused(tmp_path: Path, ports: dict[str, Path]) -> None:
+    """One sentence with both figures, before either side is begun."""
+    root = Path(shutil.copytree(ports["v2v"], tmp_path / "port", symlinks=True))
+    file = next(root.glob("tests/local_tests/*/port.toml"))
+    file.write_text(file.read_text().replace("strength = 0.8", "strength = 0.01"))
+    with pytest.raises(UsageError, match=r"strength 0\.01 of \d+ steps is less than one step"):
+        generation.calls(spec.load(root))
 
 
 def test_the_video_is_longer_and_larger_than_the_call(ports: dict[str, Path]) -> None:

@@ -17,16 +17,15 @@ from typing import Any
 
 from fvport import evidence as ev
 from fvport import fastvideo_api
-from fvport.errors import BlockedError
+from fvport.errors import BlockedError, UsageError
 from fvport.models import kept, native_pipeline
-from fvport.parity import clips, oracle, pictures, walk
+from fvport.parity import clips, declared, oracle, pictures, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 OTHER_NEGATIVE = "overexposed, dull"
-SECONDS = {"audio_start_in_s": "start of the sound", "audio_end_in_s": "end of the sound"}
-STRENGTH = "strength"
+SECONDS, STRENGTH = declared.SECONDS, declared.STRENGTH
 LONG_WORDS = 700  # more than any text encoder of the field takes
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
@@ -77,6 +76,9 @@ def calls(port: Port) -> list[Call]:
         raise BlockedError("no seed to generate from", where="port.toml [official.pipeline] seeds")
     seeds = pipeline.seeds
     given = dict(pipeline.call)
+    if declared.too_few(given):
+        what = f"strength {given[STRENGTH]} of {given['num_inference_steps']} steps is less than one step"
+        raise UsageError(what, where="port.toml [official.pipeline] call", todo="Give more of either")
     image, video = str(pictures.of_call(port, given) or ""), str(clips.of_call(port, given, fps(port)) or "")
     found = [
         Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed, image=image, video=video)
@@ -91,8 +93,9 @@ def variations(port: Port, base: Call) -> list[Call]:
     given = dict(base.arguments)
     steps = int(given.get("num_inference_steps", 0) or 0)
     found = []
-    if steps > SHORT:
-        given["num_inference_steps"] = SHORT
+    short = declared.short_steps(SHORT, given.get(STRENGTH))
+    if steps > short:
+        given["num_inference_steps"] = short
         found.append(replace(base, name="short", arguments=given, varies="steps"))
     else:
         found += probes(port, base)
@@ -120,8 +123,8 @@ def variations(port: Port, base: Call) -> list[Call]:
 
 
 def _other_strength(base: Call) -> Call:
-    """Another share of the schedule: fewer steps, and noise of a lower level."""
-    changed = {**base.arguments, STRENGTH: round(base.arguments[STRENGTH] * 0.7, 4)}
+    """Another share of the schedule: other steps, and noise of another level."""
+    changed = {**base.arguments, STRENGTH: declared.other_strength(base.arguments)}
     return replace(base, name=STRENGTH, arguments=changed, varies=STRENGTH, own_floor=True)
 
 
@@ -131,7 +134,8 @@ def probes(port: Port, base: Call) -> list[Call]:
     height, width, frames = (given.get(name) for name in ("height", "width", "num_frames"))
     changes: list[tuple[str, str, dict[str, Any]]] = []
     if given.get("num_inference_steps"):
-        changes.append(("more_steps", "more steps", {"num_inference_steps": 2 * SHORT}))
+        more = 2 * declared.short_steps(SHORT, given.get(STRENGTH))
+        changes.append(("more_steps", "more steps", {"num_inference_steps": more}))
     if (given.get("guidance_scale") or 0) > 1:
         changes.append(("unguided", "guidance to none", {"guidance_scale": 1.0}))
     if height and width:
