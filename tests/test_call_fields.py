@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from fvport.checks import _conduct
+from fvport.checks import _call, _conduct, pipeline
 from fvport.errors import UsageError
+from fvport.parity import declared, generation
 from fvport.workspace import fieldedit, git, pyedit
 
 CLASS = (
@@ -71,3 +72,55 @@ def test_a_field_that_cannot_be_one_is_refused(fields: dict[str, str]) -> None:
     port: Any = SimpleNamespace(fastvideo=SimpleNamespace(fields=fields))
     with pytest.raises(UsageError, match="can be no field of a call"):
         fieldedit.of_port(port)
+
+
+def told(fields: dict[str, str], **call: Any) -> Any:
+    """A port with these fields and this call, as far as calls and the names of items need one."""
+    call = {"num_inference_steps": 2, "height": 32, "width": 32, **call}
+    return SimpleNamespace(
+        fastvideo=SimpleNamespace(fields=fields),
+        port=SimpleNamespace(workload_types=("t2v",)),
+        official=SimpleNamespace(pipeline=SimpleNamespace(call=call, prompts=("a fox",), seeds=(0,))),
+        components={},
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "other"),
+    [
+        *(("float", 0.3, 0.21), ("float", 1, 0.7), ("float", 0.0, 0.5), ("float", 1e-6, 7e-7)),
+        *(("int", 4, 3), ("int", 1, 2), ("int", 0, 1), ("int", -1, 0), ("bool", True, False), ("bool", False, True)),
+        *(("str", "linear", None), ("list", [1], None)),
+    ],
+)
+def test_another_value_is_of_the_fields_type(kind: str, value: Any, other: Any) -> None:
+    """Never the same one, never another type; none for what is neither a number nor a bool."""
+    found = declared.other(value, kind)
+    assert (found, type(found)) == (other, type(other))
+
+
+def test_every_declared_field_of_the_call_is_varied() -> None:
+    """Beside strength: each by itself, with a floor of its own, and the check's pass needs it."""
+    port = told(
+        {"strength": "float", "eta": "float", "order": "int", "unused": "float"}, strength=0.6, eta=0.3, order=2
+    )
+    base = generation.Call("p0s0", port.official.pipeline.call, "a fox", "", 0)
+    found = {call.varies: call for call in generation.variations(port, base)}
+    assert (found["eta"].arguments, found["eta"].own_floor) == ({**base.arguments, "eta": 0.21}, True)
+    assert (found["order"].arguments, found["order"].own_floor) == ({**base.arguments, "order": 1}, True)
+    assert "unused" not in found
+    wanted = pipeline.expected(port)
+    assert {"changed: eta", "changed: order", "changed: strength"} <= set(wanted)
+    assert (wanted.count("changed: strength"), "changed: unused" in wanted) == (1, False)
+    assert _call.unvaried(port) == []
+
+
+def test_a_field_that_nothing_varies_blocks() -> None:
+    """Words have no other value to try: the item that a pass needs is blocked, and says so."""
+    port = told({"mode": "str"}, mode="linear")
+    (item,) = _call.unvaried(port)
+    assert (item.name, item.verdict) == ("changed: mode", "blocked")
+    assert "mode is 'linear' in the call, and this field's value was never varied" in item.reason
+    assert item.name in pipeline.expected(port)
+    base = generation.Call("p0s0", port.official.pipeline.call, "a fox", "", 0)
+    assert "mode" not in {call.varies for call in generation.variations(port, base)}

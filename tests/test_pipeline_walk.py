@@ -360,6 +360,23 @@ def test_an_ignored_argument_is_red(sides: Any) -> None:
     assert items[0].reason.startswith("initial noise")
 
 
+def test_a_field_that_is_written_in_is_red(sides: Any) -> None:
+    """A native side that takes another declared value for the usual one; what moves the frames alone is a change."""
+    port, official, native, calls = sides
+    call = generation.Call("field-eta", {"guidance_scale": G}, "a fox", "", 0, "eta", own_floor=True)
+    for folder, noise in ((official / call.name, 0.0), (official / f"{call.name}.noise", 2.0**-22)):
+        put(folder, sampler(seed=1, noise=noise))
+    put(native / call.name, sampler(seed=1, noise=2.0**-23))
+    (item,) = pipeline.varied(port, official, native, [calls[0], call])
+    assert (item.name, item.verdict, item.metrics["official_change"] > 0) == ("changed: eta", "pass", True)
+    (native / call.name / "steps.safetensors").write_bytes((native / "p0s0" / "steps.safetensors").read_bytes())
+    (item,) = pipeline.varied(port, official, native, [calls[0], call])
+    assert item.verdict == "fail"
+    decoded = walk.Capture({**OFFICIAL.tensors, "frames": OFFICIAL.tensors["frames"] * 0.9}, OFFICIAL.info)
+    assert pipeline._change(OFFICIAL, decoded) == 0
+    assert pipeline._change(OFFICIAL, decoded, of_media=True) > 0
+
+
 def test_conditioning_of_another_length_is_a_finding_of_its_own() -> None:
     """Text padded to another length is named with both shapes, and not blamed on the denoiser."""
     native = sampler(noise=2.0**-23)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fvport import spec
 from fvport.evidence import Item
+from fvport.parity import declared
 from fvport.spec import Port
 
 BASE_CALL = "port:base_call"  # an input of a variant's record: what its own call is held against
@@ -30,6 +31,17 @@ def weaker(port: Port) -> list[Item]:
             reason = f"preset {name} guides with {given['guidance_scale']}, and the gate's call does not guide"
             return [Item("call", "fail", reason, todo=f"Give guidance_scale in {WHERE}")]
     return _beside_base(port, spec.base(port)) if port.variant else []
+
+
+def unvaried(port: Port) -> list[Item]:
+    """Declared fields whose value in the call has no other to be tried with: a stage may have it written in."""
+    call, kinds, items = port.official.pipeline.call, port.fastvideo.fields, []
+    for name in declared.fields(port):
+        if declared.other(call[name], kinds[name]) is None:
+            reason = f"{name} is {call[name]!r} in the call, and this field's value was never varied"
+            todo = f"Leave {name} out of {WHERE}, or declare it in [fastvideo] fields as a number or bool"
+            items.append(Item(f"changed: {name}", "blocked", reason, todo=todo))
+    return items
 
 
 def _beside_base(port: Port, base: Port) -> list[Item]:

@@ -16,7 +16,7 @@ from fvport.checks import Options, _call
 from fvport.checks._planted import FAULTS
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
-from fvport.parity import clips, generation, pictures, walk, walk_media
+from fvport.parity import clips, declared, generation, pictures, walk, walk_media
 from fvport.parity.walk_floors import Floors, measure_floors
 from fvport.parity.walk_near import Finding
 from fvport.spec import Port
@@ -96,7 +96,7 @@ def expected(port: Port) -> list[str]:
         names.append("planted: sound of another moment")
     if generation.SECONDS.keys() <= told.call.keys():
         names += ["planted: seconds left out", *(f"changed: {words}" for words in generation.SECONDS.values())]
-    return names
+    return names + [f"changed: {name}" for name in declared.fields(port)]
 
 
 def inputs(port: Port) -> list[str]:
@@ -117,7 +117,7 @@ def run(port: Port, options: Options) -> Evidence:
         record.items += items if index == 0 else [_named(item, call) for item in items]
     record.items += _call.weaker(port)
     record.items += planted(port, official, native, calls)
-    record.items += varied(port, official, native, calls)
+    record.items += varied(port, official, native, calls) + _call.unvaried(port)
     record.notes += _notes(official, native, calls[0])
     return record
 
@@ -301,7 +301,8 @@ def varied(port: Port, official: Path, native: Path, calls: list[generation.Call
         limits = floors_of(official, call.name) if call.own_floor else floors.for_variation()
         wrong = walk.first_wrong(walk.walk(a, b, limits))
         before = calls[0].name if call.varies == "steps" else base.name
-        change = _change(generation.read(official / before), a)
+        of_media = call.name.startswith(generation.FIELD)  # it may be about the decoder alone
+        change = _change(generation.read(official / before), a, of_media)
         if told.verdict == "fail":
             items.append(Item(name, "fail", told.reason, {"official_change": change}, todo=told.todo))
         elif wrong:
@@ -318,15 +319,23 @@ def varied(port: Port, official: Path, native: Path, calls: list[generation.Call
     return items
 
 
-def _change(base: walk.Capture | None, other: walk.Capture) -> float:
-    """How much the official latents moved, relative (1.0 where steps or shape are others): 0 proves nothing."""
+def _change(base: walk.Capture | None, other: walk.Capture, of_media: bool = False) -> float:
+    """How much the official latents moved, relative (1.0 where steps or shape are others): 0 proves nothing.
+
+    `of_media`: where the latents did not, how much the frames or the sound did.
+    """
     if base is None or not base.steps():
         return 0.0
     if base.steps() != other.steps():
         return 1.0
-    name = f"latents/{base.steps() - 1:03d}"
-    a, b = base.tensors[name].double(), other.tensors[name].double()
-    return float((a - b).norm() / a.norm()) if a.shape == b.shape else 1.0
+    for name in (f"latents/{base.steps() - 1:03d}", *(("frames", "audio") if of_media else ())):
+        a, b = base.tensors.get(name), other.tensors.get(name)
+        if a is None or b is None:
+            continue
+        moved = float((a.double() - b.double()).norm() / a.double().norm()) if a.shape == b.shape else 1.0
+        if moved:
+            return moved
+    return 0.0
 
 
 def _notes(official: Path, native: Path, call: generation.Call) -> list[str]:

@@ -36,16 +36,16 @@ def other(value: Any, kind: str) -> Any:
 
 def short_steps(least: int, strength: Any) -> int:
     """Steps of the short call: `least`, or as many as leave two where only a share of the schedule is run."""
-    if not _is_share(strength):
+    if not isinstance(strength, int | float) or strength <= 0:
         return least
-    steps = max(least, math.ceil(2 / strength))
+    steps: int = max(least, math.ceil(2 / strength))
     return steps if int(steps * strength) >= 2 else steps + 1  # 2 / strength was rounded down
 
 
 def too_few(call: dict[str, Any]) -> bool:
     """Whether strength leaves less than one of the call's steps."""
     steps, strength = call.get("num_inference_steps"), call.get(STRENGTH)
-    return isinstance(strength, int | float) and bool(steps) and int(steps * strength) < 1
+    return isinstance(strength, int | float) and isinstance(steps, int) and steps > 0 and int(steps * strength) < 1
 
 
 def other_strength(call: dict[str, Any]) -> float:
@@ -61,7 +61,3 @@ def other_strength(call: dict[str, Any]) -> float:
     cut = [s for s in shares if int(steps * s) != int(steps * strength)]
     both = [s for s in cut if math.ceil(steps * s) != math.ceil(steps * strength)]
     return next(iter(both + cut + shares), more)
-
-
-def _is_share(strength: Any) -> bool:
-    return isinstance(strength, int | float) and not isinstance(strength, bool) and strength > 0

@@ -24,6 +24,7 @@ from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
+FIELD = "field-"  # how a variation of a declared field is named: no other call begins so
 OTHER_NEGATIVE = "overexposed, dull"
 SECONDS, STRENGTH = declared.SECONDS, declared.STRENGTH
 LONG_WORDS = 700  # more than any text encoder of the field takes
@@ -115,6 +116,7 @@ def variations(port: Port, base: Call) -> list[Call]:
     if base.video:
         video = str(clips.changed(port, base.arguments, fps(port)) or "")
         found.append(replace(base, name="video", arguments=given, video=video, varies="video"))
+    found += _other_fields(port, replace(base, arguments=given))
     if isinstance(given.get(STRENGTH), int | float):
         found.append(_other_strength(replace(base, arguments=given)))
         # What rounds, and which way, hangs on what is noised: each has a floor of its own.
@@ -126,6 +128,17 @@ def _other_strength(base: Call) -> Call:
     """Another share of the schedule: other steps, and noise of another level."""
     changed = {**base.arguments, STRENGTH: declared.other_strength(base.arguments)}
     return replace(base, name=STRENGTH, arguments=changed, varies=STRENGTH, own_floor=True)
+
+
+def _other_fields(port: Port, base: Call) -> list[Call]:
+    """Each field that the port declares itself with another value; none for a value that nothing can vary."""
+    found = []
+    for name in declared.fields(port):
+        other = declared.other(base.arguments[name], port.fastvideo.fields[name])
+        if other is not None:
+            changed = {**base.arguments, name: other}
+            found.append(replace(base, name=f"{FIELD}{name}", arguments=changed, varies=name, own_floor=True))
+    return found
 
 
 def probes(port: Port, base: Call) -> list[Call]:
