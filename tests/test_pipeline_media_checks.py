@@ -33,6 +33,7 @@ def port(tmp_path: Path, threshold: float = 0.98) -> Any:
         slug="tiny",
         key="tiny",
         port=SimpleNamespace(workload_types=("t2v",)),
+        fastvideo=SimpleNamespace(fields={}),
         presets={"default": {"fps": SimpleNamespace(value=FPS)}},
         components={},
         quality=SimpleNamespace(
