@@ -51,7 +51,7 @@ def port(tmp_path: Path, **quality: Any) -> Any:
         components={},
         quality=SimpleNamespace(**told),
         official=SimpleNamespace(pipeline=pipeline),
-        fastvideo=SimpleNamespace(attention_backend="TORCH_SDPA"),
+        fastvideo=SimpleNamespace(attention_backend="TORCH_SDPA", fields={}),
     )
 
 
