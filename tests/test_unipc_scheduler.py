@@ -155,7 +155,6 @@ def test_the_pipeline_configs_shift_is_taken_or_refused() -> None:
         ({"predict_x0": False}, "no finite last step"),
     ],
     ids=lambda value: value if isinstance(value, str) else "config",
-    ids=str,
 )
 def test_what_it_does_not_support_is_refused_at_once(config: dict[str, Any], said: str) -> None:
     """One sentence in the constructor, never another schedule."""
