@@ -181,7 +181,7 @@ def record(metrics: dict[str, Any] | None = None, strength: float | None = 0.99)
 )
 def test_a_verdict_must_follow_from_its_figures(monkeypatch: pytest.MonkeyPatch, made: Evidence, words: str) -> None:
     """A green record whose figures, floors or strength say otherwise does not count."""
-    port: Any = SimpleNamespace(components={"net": COMPONENT}, gate=Gate())
+    port: Any = SimpleNamespace(components={"net": COMPONENT}, gate=Gate(), variant="")
     monkeypatch.setattr(evidence, "read", lambda port, check: made)
     reasons = parity.outdated(port)
     assert (not reasons) if not words else any(words in reason for reason in reasons)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from bake_helpers import WAN, bake, release
 
-from fvport.audit import findings_components
+from fvport.audit import findings
 from fvport.scaffold import library, render
 
 STEPS = (1, 2, 7, 20)
@@ -221,7 +221,7 @@ def test_only_what_the_census_measured_as_different_is_ported() -> None:
 
 def test_every_reason_is_a_finding_of_the_census() -> None:
     """The numbers in the archetypes are those of the audit."""
-    known = {finding.id for finding in findings_components.FINDINGS}
+    known = {finding.id for finding in findings.all_findings()}
     texts = [json.dumps(archetype.data.get("reuse")) for archetype in library.all_archetypes().values()]
     cited = {part[:6] for text in texts for part in text.split('"finding": "')[1:]}
     assert cited
