@@ -278,6 +278,35 @@ def test_a_partial_run_keeps_the_others(port: spec.Port, monkeypatch: pytest.Mon
     assert ev.read(port, "parity") == record
 
 
+def test_an_edit_taken_back_costs_one_component(port: spec.Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partial run on an edited tree puts the whole record by; when the edit is gone, its other items hold again."""
+    stub(monkeypatch, ["file:a.py"], some)
+    one = checks.Options(("transformer",), device="cpu")
+    checks.run_check(port, "parity", checks.Options(device="cpu"))
+    (port.root / "a.py").write_text("edited")
+    for _ in range(2):  # the second leaves what the first put by
+        assert [item.name for item in checks.run_check(port, "parity", one).items] == ["transformer"]
+    (port.root / "a.py").unlink()
+    record = checks.run_check(port, "parity", one)
+    assert {item.name: item.metrics.get("n") for item in record.items} == {"vae": 2, "whole": None, "transformer": 1}
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 1}', None])
+def test_a_record_put_by_is_as_hard_to_forge(
+    port: spec.Port, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    """What was put by and then changed by hand gives nothing."""
+    stub(monkeypatch, ["file:a.py"], some)
+    one = checks.Options(("transformer",), device="cpu")
+    checks.run_check(port, "parity", checks.Options(device="cpu"))
+    (port.root / "a.py").write_text("edited")
+    checks.run_check(port, "parity", one)
+    (port.root / "a.py").unlink()
+    kept = ev.place(port, "parity", ".before")
+    kept.write_text(kept.read_text().replace('"n": 2', '"n": 3') if text is None else text)
+    assert [item.name for item in checks.run_check(port, "parity", one).items] == ["transformer"]
+
+
 @pytest.mark.parametrize("why", ["inputs", "device", "edited", "none", "failed"])
 def test_a_partial_run_takes_nothing_over(port: spec.Port, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     """Nothing stays that speaks of other inputs or another device, nor of a forged record; red stays red."""

@@ -103,11 +103,16 @@ def folder(port: Port) -> Path:
     return home / port.variant if port.variant else home
 
 
-def write(port: Port, evidence: Evidence) -> Path:
+def place(port: Port, check: str, kept: str = "") -> Path:
+    """Where a check's record lies; with `kept`, such as ".before", where one that no gate reads was put by."""
+    return folder(port) / f"{check}{kept or '.json'}"
+
+
+def write(port: Port, evidence: Evidence, kept: str = "") -> Path:
     """Write the record beside its place and rename: an interrupted run leaves the old record or none, never half."""
-    path = folder(port) / f"{evidence.check}.json"
+    path = place(port, evidence.check, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(
             json.dumps(evidence.to_json(), indent=1, sort_keys=False, allow_nan=False) + "\n", encoding="utf-8"
@@ -118,9 +123,9 @@ def write(port: Port, evidence: Evidence) -> Path:
     return path
 
 
-def read(port: Port, check: str) -> Evidence | None:
+def read(port: Port, check: str, kept: str = "") -> Evidence | None:
     """The record of a check, or None when there is none. A record that is not one of ours raises UsageError."""
-    path = folder(port) / f"{check}.json"
+    path = place(port, check, kept)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -102,6 +102,7 @@ def keep(port: Port, record: ev.Evidence, components: tuple[str, ...] = ()) -> e
     """Write a record; one of some components only takes what is known of the others along. Inside `writing`."""
     if record.inputs and components:
         record = _partial.merged(port, record, components, module(record.check).expected(port))
+        _partial.put_by(port, record)
     ev.write(port, record)
     return record
 

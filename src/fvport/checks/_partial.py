@@ -3,6 +3,9 @@
 
 Nothing is taken over unless it speaks of this very tree: same inputs with the same digests, same device, same scale,
 same run of CI. What no run has shown stays missing, and the gate asks for it.
+
+A partial run after an edit would leave nothing of the whole record before it. That one is put by under another name,
+so that a person who takes the edit back runs the one component again and not all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from fvport import evidence as ev
 from fvport.errors import UsageError
 from fvport.spec import Port
 
+PUT_BY = ".before"  # `<check>.before`, no `.json`: nothing that reads records takes it for one
 BY_COMPONENT = ("mapping", "keys", "config", "conversion", "parity")  # these checks look at Options.components
 
 
@@ -37,20 +41,34 @@ def merged(port: Port, record: ev.Evidence, components: tuple[str, ...], expecte
 
 
 def _usable(port: Port, record: ev.Evidence) -> ev.Evidence | None:
-    """The record on disk, when it is whole and was made from the same inputs in the same way."""
+    """The record on disk, else the one put by: the first that was made from the same inputs in the same way."""
+    return next((old for old in (_read(port, record, ""), _read(port, record, PUT_BY)) if _alike(old, record)), None)
+
+
+def _alike(old: ev.Evidence | None, record: ev.Evidence) -> bool:
+    if old is None or (old.check, old.port) != (record.check, record.port) or not record.inputs:
+        return False
+    mine, other = ((r.inputs, r.device, r.scale, r.origin) for r in (record, old))
+    return mine == other
+
+
+def _read(port: Port, record: ev.Evidence, suffix: str) -> ev.Evidence | None:
     try:
-        old = ev.read(port, record.check)
+        return ev.read(port, record.check, suffix)
     except UsageError:
         return None
-    if old is None or (old.check, old.port) != (record.check, record.port):
-        return None
-    same = (old.inputs, old.device, old.scale, old.origin) == (
-        record.inputs,
-        record.device,
-        record.scale,
-        record.origin,
-    )
-    return old if same and record.inputs else None
+
+
+def put_by(port: Port, record: ev.Evidence) -> None:
+    """Keep the record on disk beside `record`, which is about to take its place and speaks of fewer components."""
+    old = _read(port, record, "")
+    if old is None or old.inputs == record.inputs or {item.component for item in old.items} <= _components(record):
+        return
+    ev.write(port, old, PUT_BY)
+
+
+def _components(record: ev.Evidence) -> set[str]:
+    return {item.component for item in record.items}
 
 
 def _stays(item: ev.Item, ran: set[str], names: set[str], expected: list[str]) -> bool:
