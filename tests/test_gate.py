@@ -239,6 +239,17 @@ def test_good_news_is_no_risk(port: Port) -> None:
     assert [risk for risk in gate.decide(port).risks if risk.startswith("parity: ")] == [f"parity: {bad}"]
 
 
+def test_many_notes_of_one_rule_are_one_risk(port: Port) -> None:
+    """33 lines of two numbered rules are not read: each rule is said once a component, with how often and where."""
+    notes = [f"net: FV113 pair {i} has one shape" for i in range(3)] + ["vae: FV113 alone", "net: FV109 renames none"]
+    g.green(port, "mapping", notes=notes)
+    assert [risk for risk in gate.decide(port).risks if risk.startswith("mapping: ")] == [
+        "mapping: net: FV113 in 3 places, such as: pair 0 has one shape (all: fvport mapping review net)",
+        "mapping: vae: FV113 alone",
+        "mapping: net: FV109 renames none",
+    ]
+
+
 def test_what_is_red_is_said_at_once(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     """`gate --run` shows the red items of a check before it begins the next one."""
 

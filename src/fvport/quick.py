@@ -14,14 +14,24 @@ def answered(words: list[str]) -> bool:
     """Whether the command line was answered. FvportError as from the verb."""
     as_json, rest = "--json" in words, [word for word in words[1:] if word != "--json"]
     if words[:1] == ["inspect"] and len(rest) == 1 and not rest[0].startswith("-"):
-        from fvport.weights import remote
-
-        print(remote.inspect(rest[0]).shown(as_json, rest[0]))
+        print(inspect(rest[0], "main", as_json))
         return True
     if words[:1] == ["status"] and (folder := _folder(rest)) is not None:
         print(status(folder, as_json))
         return True
     return False
+
+
+def inspect(where: str, revision: str, as_json: bool) -> str:
+    """What a release holds, from its headers, and what a bake would make of it."""
+    from fvport.weights import remote
+
+    found = remote.inspect(where, revision)
+    if as_json:
+        return found.shown(True, where)
+    from fvport.scaffold import native_side
+
+    return found.shown(False, where, native_side.text(found))
 
 
 def status(folder: Path, as_json: bool) -> str:

@@ -17,6 +17,8 @@ GOOD = re.compile(
     r"agrees on inputs whose official outputs did not exist yet|strength 1\.00: (\d+) of \1 planted faults"
 )
 
+NUMBERED = re.compile(r"(?P<component>\w+): FV\d+")
+
 
 def of(port: Port, rows: list[Row], commit: str, dirty: bool, waivers: list[str]) -> list[str]:
     """`waivers`: for each of the port's, why it does not hold, or ''. What was never run comes first, notes last."""
@@ -78,4 +80,21 @@ def _excused(port: Port) -> list[str]:
 def _noted(rows: list[Row]) -> list[str]:
     current = [row for row in rows if row.record and row.state == "current"]
     noted = [(row.label, note) for row in current for note in (row.record.notes if row.record else [])]
-    return [f"{label}: {note}" for label, note in noted if not GOOD.search(note)]
+    return [f"{label}: {note}" for label, note in _grouped(noted) if not GOOD.search(note)]
+
+
+def _grouped(noted: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Notes of one numbered rule about one component as one, where there are several: a list of 30 is not read."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for label, note in noted:
+        found = NUMBERED.match(note)
+        groups.setdefault((label, found.group() if found else note), []).append(note)
+    return [(label, _one(notes)) for (label, _), notes in groups.items()]
+
+
+def _one(notes: list[str]) -> str:
+    if len(notes) == 1 or not (found := NUMBERED.match(notes[0])):
+        return notes[0]
+    name = found["component"]
+    first = notes[0][found.end() :].strip()
+    return f"{found.group()} in {len(notes)} places, such as: {first} (all: fvport mapping review {name})"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fvport.errors import UsageError
-from fvport.scaffold import facts, library, skeleton, validate
+from fvport.scaffold import facts, library, native_side, skeleton, validate
 from fvport.scaffold.skeleton import ask
 from fvport.weights.kinds import kind_of
 from fvport.weights.layout import ComponentInfo
@@ -195,21 +195,17 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
         why="asked for" if wanted else "",
     )
     _check_name(c)
-    archetype, known = library.covering(c.official, info.kind), facts.registered(info.cls)
-    differs = _differs(c, archetype)
+    side = native_side.of(c.official, info.cls, info.kind, c.config)
+    archetype, differs = side.archetype, side.differs
     if info.kind in COPIED:
         if wanted not in ("", "passthrough"):
             raise UsageError(f'"{c.name}" is a {c.kind}: it is copied (passthrough)', where="components")
-        c.mode, c.why = "passthrough", "files that the pipeline reads as they are"
+        c.mode, c.why = side.mode, side.why
     elif problem := wrong_mode(c.kind, wanted):
         raise UsageError(f'"{c.name}={wanted}": {problem}', where="components", todo=f"Say {c.name}=port or reuse")
-    elif not wanted and known and not (differs and archetype and archetype.can_port):
-        c.mode, c.why = "reuse", f"FastVideo {facts.fastvideo()['version']} registers {info.cls}"
     elif not wanted:
-        c.mode = "port"
-        c.why = f"archetype {archetype.name} covers {info.cls}" if archetype else "no archetype covers it yet"
-        c.why = differs or c.why
-    if wanted == "reuse" and not (known or (archetype and archetype.reuse(c.official))):
+        c.mode, c.why = side.mode, side.why
+    if wanted == "reuse" and not (side.known or (archetype and archetype.reuse(c.official))):
         todo = f"Say {c.name}=port, or leave it to auto"
         what = f"FastVideo registers no class with a config for {c.official or c.name}"
         raise UsageError(what, where="components", todo=todo)
@@ -223,12 +219,6 @@ def _component(p: PortContext, info: ComponentInfo, wanted: str) -> ComponentCon
     if c.kind in PLACES and c.mode == "port":
         p.inferred.append(_placed(c))
     return c
-
-
-def _differs(c: ComponentContext, archetype: library.Archetype | None) -> str:
-    """Why FastVideo's own class is not the official one for this release, as measured; '' where nothing is known."""
-    said = archetype.differs(c.official, c.config) if archetype else ""
-    return f"FastVideo's {c.official_class} differs: {said}" if said else ""
 
 
 def _placed(c: ComponentContext) -> str:

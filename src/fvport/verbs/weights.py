@@ -38,9 +38,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Say what a release holds, from headers only: fvport inspect official_weights/tiny_wan"""
-    from fvport.weights import remote
+    from fvport import quick
 
-    print(remote.inspect(path, revision).shown(as_json, path))
+    print(quick.inspect(path, revision, as_json))
 
 
 @app.command()

@@ -187,11 +187,15 @@ class Inspection:
 
         return show.inspection(self)
 
-    def shown(self, as_json: bool, given: str) -> str:
-        """What `fvport inspect` prints of what it was `given`: JSON in one line, or a table and what to do with it."""
+    def shown(self, as_json: bool, given: str, foreseen: str = "") -> str:
+        """What `fvport inspect` prints of what it was `given`: JSON in one line, or a table and what to do with it.
+
+        `foreseen`: what a bake would make of the components, as text; inspection.json is about the release alone.
+        """
         if as_json:
             return json.dumps(self.to_json())
-        return f'{self.text()}\nNext: fvport new model_name="NAME" official_weights={shlex.quote(given)}'
+        parts = [self.text(), foreseen, f'Next: fvport new model_name="NAME" official_weights={shlex.quote(given)}']
+        return "\n".join(part for part in parts if part)
 
 
 def _component_from(name: str, entry: dict[str, Any]) -> ComponentInfo:
