@@ -176,3 +176,22 @@ def test_the_demos_gate_on_two_nodes(
         assert {i.name: i.verdict for i in new.items} == {i.name: i.verdict for i in old.items}
         assert new.inputs == old.inputs
     demo.restore()
+
+
+def test_a_planted_fault_is_red_on_two_nodes(
+    cluster: slurm_cluster.Cluster, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong eps in the demo's native transformer: the gate is red, parity names the module, nothing is queued again."""
+    monkeypatch.setenv("SLURM_CONF", cluster.env["SLURM_CONF"])
+    demo: PortCopy = request.getfixturevalue("_breakable")
+    native = "fastvideo/models/dits/tiny_wan.py"
+    old = "        self.norm_k = nn.RMSNorm(dim, eps=config.eps)\n        self.with_image"
+    demo.edit(native, old, old.replace("config.eps", "1e-3"))
+    verdict = runner.run(spec.load(demo.root), "slurm")
+    demo.restore()
+    row = verdict.row("parity")
+    assert verdict.verdict == "fail"
+    assert row is not None
+    assert "attn2.norm_k" in " ".join(row.reasons)
+    jobs = cluster.client("scontrol", "show", "job")
+    assert jobs.count("Restarts=0 ") == jobs.count("Restarts=") > 0
