@@ -111,8 +111,8 @@ def test_tensors_of_another_layout_match() -> None:
 
 def test_sketches_lie_in_slabs(monkeypatch: Any) -> None:
     """What was added comes back by its key, over the end of a slab, and a slab is not made for one sketch."""
-    monkeypatch.setattr(record.Marks, "SLAB", 2)
-    marks = record.Marks()
+    monkeypatch.setattr(probe.Marks, "SLAB", 2)
+    marks = probe.Marks()
     given = {f"sketch/m{i}/last/out/out": torch.full((4,), float(i)) for i in range(5)}
     for key, sketch in given.items():
         marks.rows[key] = marks.add(sketch)

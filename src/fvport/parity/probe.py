@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,32 @@ class Store:
             stream.seek(offset)
             raw = bytearray(stream.read(size))
         return torch.frombuffer(raw, dtype=dtype).reshape(shape)
+
+
+class Marks:
+    """Sketches by boundary, in slabs of a few MB.
+
+    One small allocation a sketch, made between activations that come and go, would keep the memory of those from being
+    given back: a trace would grow with a model's depth by far more than it keeps.
+    """
+
+    SLAB = 1024  # sketches
+
+    def __init__(self) -> None:
+        self.rows: dict[str, int] = {}
+        self._slabs: list[Any] = []
+        self._count = 0
+
+    def add(self, sketch: Any) -> int:
+        """The row in which a copy of it lies."""
+        import torch
+
+        row, self._count = self._count, self._count + 1
+        if row // self.SLAB == len(self._slabs):
+            self._slabs.append(torch.empty(self.SLAB, *sketch.shape, dtype=sketch.dtype))
+        self._slabs[row // self.SLAB][row % self.SLAB] = sketch
+        return row
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        for key, row in self.rows.items():
+            yield key, self._slabs[row // self.SLAB][row % self.SLAB]

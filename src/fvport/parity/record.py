@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,35 +90,6 @@ class _Hooks:
         return None
 
 
-class Marks:
-    """Sketches by boundary, in slabs of a few MB.
-
-    One small allocation a sketch, made between activations that come and go, would keep the memory of those from being
-    given back: a trace would grow with a model's depth by far more than it keeps.
-    """
-
-    SLAB = 1024  # sketches
-
-    def __init__(self) -> None:
-        self.rows: dict[str, int] = {}
-        self._slabs: list[Any] = []
-        self._count = 0
-
-    def add(self, sketch: Any) -> int:
-        """The row in which a copy of it lies."""
-        import torch
-
-        row, self._count = self._count, self._count + 1
-        if row // self.SLAB == len(self._slabs):
-            self._slabs.append(torch.empty(self.SLAB, *sketch.shape, dtype=sketch.dtype))
-        self._slabs[row // self.SLAB][row % self.SLAB] = sketch
-        return row
-
-    def items(self) -> Iterator[tuple[str, Any]]:
-        for key, row in self.rows.items():
-            yield key, self._slabs[row // self.SLAB][row % self.SLAB]
-
-
 class Recorder(_Hooks):
     """`modules[name]`: {calls, first: {in: [[label, summary]], out: ...}, last}; sketches and tensors in `store`.
 
@@ -140,7 +111,7 @@ class Recorder(_Hooks):
         self.order: list[list[Any]] = []  # [name, call] as they end
         self.used = 0
         self.full = False  # the limit was reached: some exact tensors are missing
-        self.marks = Marks()
+        self.marks = probe.Marks()
         self._seen: dict[int, tuple[Any, int, Any]] = {}
 
     def finish(self) -> None:
