@@ -184,7 +184,8 @@ def test_a_generation_follows_all_of_fvport(tmp_path: Path, monkeypatch: pytest.
     made: list[Path] = []
 
     def make() -> Path:
-        return generation._kept(tiny, "native", "cpu", {}, made.append)
+        side = generation._side(tiny, "native", "cpu", {}, lambda wanted, part: made.append(part))
+        return generation._kept(tiny, side, [{"name": "p0s0"}])
 
     first = make()
     assert make() == first

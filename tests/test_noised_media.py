@@ -310,9 +310,9 @@ def test_a_video_replaced_at_its_path_is_generated_from_again(
     file.write_text(file.read_text().replace("\nprompts = ", '\nvideos = ["fox.mp4"]\nprompts = '))
     seen: dict[str, list[Any]] = {"official": [], "native": []}
 
-    def kept(port: Any, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
-        seen[side].append(ev.blake3(ev.canonical(key)))
-        return tmp_path / side
+    def kept(port: Any, side: Any, wanted: list[Any]) -> Path:
+        seen[side.name].append(side.folder(wanted).name)
+        return tmp_path / side.name
 
     monkeypatch.setattr(generation, "_kept", kept)
     for content in (b"one", b"one", b"two"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -19,15 +20,16 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport import gate, spec
+from fvport import gate, spec, variants
 from fvport.cluster import job, states, tree
-from fvport.cluster.plan import Job, Needs, jobs, table
+from fvport.cluster.plan import GENERATION, Job, Needs, jobs, table
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
 from fvport.spec import Port
 from fvport.verdict import Verdict
 
 PLACES = ("slurm", "local")
+SRUN = re.compile(r"srun: error: .*Exited with exit code")
 EVERY = 2.0  # seconds between two looks
 LOCAL_MEMORY_GB = 8  # what one check may need here, for how many run at once
 
@@ -47,16 +49,16 @@ def run(
     Raises UsageError for another place, BlockedError where Slurm or submitit is not there. Ctrl-C cancels every job.
     """
     say = say or (lambda line: print(line, file=sys.stderr, flush=True))
-    if port.variants:
-        what = "the port declares variants, and jobs run the base alone"
-        raise BlockedError(what, where=str(port.file), todo="Run all on one machine: fvport gate --run")
     executor = _executor(port, on)
-    todo = gate.to_run(port)
-    if todo:
+    todo = {view.variant: gate.to_run(view) for view in (port, *port.views)}
+    if any(todo.values()):
         used = tree.place(port, shared)
-        _prepare(used)
+        plan: list[Job] = []
+        for view in (used, *used.views):
+            _prepare(view)
+            plan += jobs(view, todo[view.variant], port.gate.require_device)
         device = "cuda" if port.gate.require_device == "cuda" else "auto"
-        watch = _Watch(executor, on, used, jobs(used, todo, port.gate.require_device), device, at_once, say)
+        watch = _Watch(executor, on, used, plan, device, at_once, say)
         try:
             watch.all()
         finally:
@@ -116,17 +118,16 @@ class _Watch:
 
     def submit(self) -> None:
         """Everything that waits for nothing and has room. What is alike goes as one array."""
-        open_ = {one.check for one in [*self.waiting, *self.flying]}
-        ready = [one for one in self.waiting if one.after not in open_][: max(0, self.at_once - len(self.flying))]
+        open_ = {(one.variant, one.check) for one in [*self.waiting, *self.flying]}
+        ready = [one for one in self.waiting if (one.variant, one.after) not in open_]
+        ready = ready[: max(0, self.at_once - len(self.flying))]
         for needs in dict.fromkeys(one.needs for one in ready):
             alike = [one for one in ready if one.needs == needs]
             self.executor.update_parameters(name=f"fvport-{self.port.slug}", **_parameters(needs, self.on))
             with self.executor.batch():
                 sent = [
-                    self.executor.submit(
-                        job.run, str(self.port.root), self.port.slug, one.check, one.components, self.device
-                    )
-                    for one in alike
+                    self.executor.submit(job.run, str(self.port.root), self.port.slug, *what)
+                    for what in ((one.check, one.components, self.device, one.variant) for one in alike)
                 ]
             for one, handle in zip(alike, sent, strict=True):
                 self.flying[one] = handle
@@ -197,10 +198,11 @@ def _ended(handle: Any) -> None:
 
 
 def _last_words(handle: Any) -> str:
-    """The last line of what the job, or Slurm for it, wrote on standard error."""
+    """The last line of what the job, or Slurm for it, wrote on standard error, before srun's word on the exit code."""
     with contextlib.suppress(OSError):
         lines = [line for line in handle.paths.stderr.read_text(errors="replace").splitlines() if line.strip()]
-        return f"; its last words: {lines[-1].strip()[:200]}" if lines else ""
+        said = [line for line in lines if not SRUN.match(line)] or lines
+        return f"; its last words: {said[-1].strip()[:200]} (.fvport/jobs/{handle.paths.stderr.name})" if said else ""
     return ""
 
 
@@ -217,9 +219,12 @@ def _leave(port: Port, one: Job, reason: str) -> None:
     """A record that says why there is no answer; one that the check itself left is worth more and stays."""
     from fvport import checks
 
+    if one.check == GENERATION:  # the check that waits for it makes what is not there
+        return
+    port = port.of(one.variant) if one.variant else port
     item = ev.Item(one.name, "blocked", reason, component=one.components[0] if one.components else "")
-    record = ev.Evidence(one.check, port.slug, items=[item], started=ev.now())
-    record.inputs = ev.digests(port, checks.module(one.check).inputs(port))
+    record = ev.Evidence(one.check, port.slug, items=[item], started=ev.now(), variant=one.variant)
+    record.inputs = ev.digests(port, variants.inputs(port, checks.module(one.check), one.check))
     record.commit, record.dirty = ev.git_state(port.root)
     with checks.writing(port, one.check):
         checks.keep(port, record, one.components)

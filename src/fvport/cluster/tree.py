@@ -70,11 +70,12 @@ def bring_back(origin: Port, used: Port) -> None:
     """Records and what they name, from where they were made to the port. Old ones are replaced whole, never half."""
     if used.root == origin.root:
         return
-    for file in sorted(ev.folder(used).glob("*.json")):
-        record = ev.read(used, file.stem)
-        for artifact in record.artifacts if record else []:
-            _bring(used.root / artifact, origin.root / artifact)
-        _bring(file, ev.folder(origin) / file.name)
+    for there, here in zip((used, *used.views), (origin, *origin.views), strict=True):
+        for file in sorted(ev.folder(there).glob("*.json")):
+            record = ev.read(there, file.stem)
+            for artifact in record.artifacts if record else []:
+                _bring(there.root / artifact, here.root / artifact)
+            _bring(file, ev.folder(here) / file.name)
 
 
 def _bring(source: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from fvport import evidence as ev
 from fvport import fastvideo_api
 from fvport.errors import BlockedError, UsageError
 from fvport.models import kept, native_pipeline
-from fvport.parity import clips, declared, oracle, pictures, walk
+from fvport.parity import clips, declared, oracle, pictures, shares, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
@@ -242,28 +242,7 @@ def inputs(port: Port) -> list[str]:
 
 def official(port: Port, device: str) -> Path:
     """Every call by the official pipeline; the calls that give floors again in float64 and under rounding noise."""
-    whole = port.official_weights if port.official.needs_conversion else port.official_weights / "model_index.json"
-    if not whole.exists():
-        raise BlockedError("no official weights", where=port.official.weights, todo="Run: nox -s prep")
-    if not (port.folder / "oracle.py").is_file():
-        raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")
-    wanted = [call.official(device) for call in calls(port)]
-    for call in calls(port):
-        if not call.varies or call.own_floor or call.name == "short":
-            wanted.append(call.official(device, ".noise", perturb=NOISE))
-            wanted.append(call.official(device, ".float64", dtype="float64", may_fail=True))
-    key = {
-        "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
-        "weights": listing(port.official_weights),
-        "lock": ev.digests(port, [f"weights:{name}" for name in port.components]),
-        "code": oracle.code(port),
-        "media": _media(port),
-    }
-
-    def make(part: Path) -> None:
-        oracle.call(port, "run_pipelines", [str(port.official_weights), wanted, str(part)])
-
-    return _kept(port, "official", device, {"calls": wanted, **key}, make)
+    return _kept(port, _official(port, device), _told(calls(port), device))
 
 
 def native(port: Port, device: str) -> Path:
@@ -273,17 +252,88 @@ def native(port: Port, device: str) -> Path:
     rate = fps(port)
     wanted = [call.native(rate) for call in todo]
     wanted.append(todo[0].native(rate, ".forced", str(forced / todo[0].name / "steps.safetensors")))
+    return _kept(port, _native(port, device), wanted)
+
+
+def ahead(port: Port, name: str, device: str) -> None:
+    """One call on both sides, made by itself (a cluster's job): `official` and `native` take it where they find it."""
+    chosen = [call for call in calls(port) if call.name == name]
+    for side, wanted in (
+        (_official(port, device), _told(chosen, device)),
+        (_native(port, device), [call.native(fps(port)) for call in chosen]),
+    ):
+        shares.fill(side.share, wanted, side.make)
+
+
+def _told(some: list[Call], device: str) -> list[dict[str, Any]]:
+    wanted = [call.official(device) for call in some]
+    for call in some:
+        if not call.varies or call.own_floor or call.name == "short":
+            wanted.append(call.official(device, ".noise", perturb=NOISE))
+            wanted.append(call.official(device, ".float64", dtype="float64", may_fail=True))
+    return wanted
+
+
+@dataclass(frozen=True)
+class _Side:
+    """How one side generates: `key` is what its calls depend on beside themselves, `make` makes some below a folder."""
+
+    name: str
+    store: Path
+    key: dict[str, Any]
+    make: shares.Made
+
+    def folder(self, wanted: list[dict[str, Any]]) -> Path:
+        return self._named(self.name, wanted)
+
+    def share(self, wanted: list[dict[str, Any]]) -> Path:
+        return self._named(f"share-{self.name}", wanted)
+
+    def _named(self, start: str, wanted: list[dict[str, Any]]) -> Path:
+        digest = ev.blake3(ev.canonical({**self.key, "calls": wanted})).partition(":")[2][:24]
+        return self.store / f"{start}.{digest}"
+
+
+def _side(port: Port, name: str, device: str, key: dict[str, Any], make: shares.Made) -> _Side:
+    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES])
+    place = [device, fastvideo_api.device_of(port.root, device)["name"]]
+    store = port.state / "cache" / "generation"
+    return _Side(name, store, {**key, "media": _media(port), "packages": packages, "device": place}, make)
+
+
+def _official(port: Port, device: str) -> _Side:
+    whole = port.official_weights if port.official.needs_conversion else port.official_weights / "model_index.json"
+    if not whole.exists():
+        raise BlockedError("no official weights", where=port.official.weights, todo="Run: nox -s prep")
+    if not (port.folder / "oracle.py").is_file():
+        raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")
+    key = {
+        "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
+        "weights": listing(port.official_weights),
+        "lock": ev.digests(port, [f"weights:{name}" for name in port.components]),
+        "code": oracle.code(port),
+    }
+
+    def make(wanted: list[dict[str, Any]], part: Path) -> None:
+        oracle.call(port, "run_pipelines", [str(port.official_weights), wanted, str(part)])
+
+    return _side(port, "official", device, key, make)
+
+
+def _native(port: Port, device: str) -> _Side:
     environment = {k: v for k, v in os.environ.items() if k.startswith("FASTVIDEO_")}
     environment[fastvideo_api.BACKEND_VARIABLE] = port.fastvideo.attention_backend
     key = {
         "tree": ev.digest(port, "tree:fastvideo"),
         "weights": listing(port.load_tree),
-        "calls": wanted,
         "environment": environment,
-        "media": _media(port),
     }
     log = port.state / "logs" / "generation.log"
-    return _kept(port, "native", device, key, lambda part: native_pipeline.run(port, wanted, part, log, device))
+
+    def make(wanted: list[dict[str, Any]], part: Path) -> None:
+        native_pipeline.run(port, wanted, part, log, device)
+
+    return _side(port, "native", device, key, make)
 
 
 def _media(port: Port) -> dict[str, str]:
@@ -328,23 +378,22 @@ def listing(folder: Path) -> list[list[Any]]:
     return rows
 
 
-def _kept(port: Port, side: str, device: str, key: dict[str, Any], make: Any) -> Path:
-    """The folder of this key, made where there is none; a half-made one never gets the name."""
-    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES])
-    place = [device, fastvideo_api.device_of(port.root, device)["name"]]
-    digest = ev.blake3(ev.canonical({**key, "packages": packages, "device": place})).partition(":")[2][:24]
-    folder = port.state / "cache" / "generation" / f"{side}.{digest}"
+def _kept(port: Port, side: _Side, wanted: list[dict[str, Any]]) -> Path:
+    """The folder of these calls, made where there is none; a half-made one never gets the name."""
+    folder = side.folder(wanted)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with kept.alone(folder):
         if kept.hold(folder):
             return folder
-        part = folder.with_name(f".{side}.part.{os.getpid()}")
+        part = folder.with_name(f".{side.name}.part.{os.getpid()}")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
-            make(part)
+            if left := shares.taken(side.share, wanted, part):
+                side.make(left, part)
             kept.settle(part, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-        kept.prune_folders(folder, side)
+        for start in (side.name, f"share-{side.name}"):
+            kept.prune_folders(folder, start)
     return folder
