@@ -132,6 +132,24 @@ def test_the_tree_travels_once_for_each_content(port: Port, tmp_path: Path) -> N
     assert tree.place(port, tmp_path / "shared").root != first.root
 
 
+def test_what_lies_here_already_is_replaced(port: Port, tmp_path: Path) -> None:
+    """A record that names a load tree which both places have: links and files are the new ones, nothing is refused."""
+    used = tree.place(port, tmp_path / "shared")
+    for root, text in ((port.root, "old"), (used.root, "new")):
+        folder = root / "converted_weights" / "toy" / "net"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / text).write_text(text)
+        (folder / "model.safetensors").symlink_to(text)
+        (folder / "config.json").write_text(text)
+    g.green(used, "boundary", artifacts=["converted_weights/toy", "not/there"])
+    for _ in range(2):
+        tree.bring_back(port, used)
+    folder = port.root / "converted_weights" / "toy" / "net"
+    assert os.readlink(folder / "model.safetensors") == "new"
+    assert (folder / "config.json").read_text() == "new"
+    assert not [file for file in folder.iterdir() if file.name.endswith(".part")]
+
+
 def test_a_job_that_dies_is_a_blocked_record_with_the_reason(
     port: Port, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,7 +181,7 @@ def test_the_demos_gate_on_two_nodes(
 def test_a_planted_fault_is_red_on_two_nodes(
     cluster: slurm_cluster.Cluster, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong eps in the demo's native transformer: the gate is red, parity names the module, nothing is queued again."""
+    """A wrong eps in the demo's native transformer: red, parity names the module, nothing is queued again."""
     monkeypatch.setenv("SLURM_CONF", cluster.env["SLURM_CONF"])
     demo: PortCopy = request.getfixturevalue("_breakable")
     native = "fastvideo/models/dits/tiny_wan.py"

@@ -17,7 +17,6 @@ from bake_helpers import DIT, WAN, bake, release
 from test_pipeline_sd3 import PORTED as SD3_PORTED
 from test_pipeline_sd3 import SD3
 
-from fvport import evidence as ev
 from fvport import spec
 from fvport.checks import pipeline
 from fvport.errors import BlockedError, UsageError

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from fvport.errors import FvportError
 from fvport.parity import compare, faults, session
 from fvport.parity.compare import Outputs, compare_output, compare_outputs
 from fvport.spec import Component, Tolerance
@@ -291,3 +293,15 @@ def test_an_input_that_changes_nothing_is_called_blind() -> None:
 def test_series_are_told_from_names(output: str, found: tuple[str, int | None]) -> None:
     """Layers and steps are one series, shown as one item with the worst of them."""
     assert compare.series(output) == found
+
+
+def test_a_case_that_raises_says_how_the_others_came_out() -> None:
+    """Whether one input is too much for the class, or nothing of it works: the sentence tells the two apart."""
+    good, bad = Outputs({"out": torch.ones(4)}), Outputs({"out": torch.zeros(4)})
+    official: Any = SimpleNamespace(outputs=lambda case: good)
+    component: Any = SimpleNamespace(tolerance=Tolerance("fixed", atol=1e-6, reason="a test"))
+    raised = {"b": FvportError("net, case b: the native side raised ValueError"), "e": FvportError("again")}
+    found = session._of_all(raised, official, {"a": good, "c": bad, "d": good}, component)
+    said = "Of its other cases 1 raised too (e), 1 differ (c), 2 agree (a, d)"
+    assert found.what == f"net, case b: the native side raised ValueError. {said}"
+    assert session._of_all({"b": raised["b"]}, official, {}, component).what == raised["b"].what

@@ -21,6 +21,10 @@ class FvportError(Exception):
         self.what, self.where, self.todo = what, where, todo
         super().__init__(": ".join(part for part in (where, what) if part) + (f". {todo}" if todo else ""))
 
+    def further(self, words: str) -> FvportError:
+        """The same error with more said of what happened."""
+        return type(self)(self.what + words, where=self.where, todo=self.todo)
+
 
 class UsageError(FvportError):
     """Wrong command line, wrong answers, or a wrong port.toml."""

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -56,6 +58,10 @@ def run(port: Port, options: Options) -> Evidence:
             folder.mkdir()
         code = _start(port, file, out, log, device, seen)
         record.items = judge(port, code, sorted(out.rglob("*")), log)
+        record.items[0].metrics["command"] = by_hand(port, command_line(port, file, Path("OUT")))
+        if device == "cpu":
+            parts = "; ".join(record.environment.get("cpu_adaptation", []))
+            record.notes.append(f"it ran without a GPU, with what FastVideo lacks there put in: {parts}")
         if not code:
             record.environment |= fastvideo_api.agree(fastvideo_api.imported(seen, port.root), "the example")
     return record
@@ -81,6 +87,14 @@ def command_line(port: Port, file: Path, out: Path) -> list[str]:
     words = [sys.executable, str(file), "--output", str(out), "--model", str(port.load_tree)]
     plain = {key: value for key, value in told.items() if key in offered and type(value) in (str, int, float)}
     return words + [f"{key}={value}" for key, value in plain.items()]  # one word: a value may begin with a dash
+
+
+def by_hand(port: Port, words: list[str]) -> str:
+    """The line to type at the port's root. `PYTHONPATH=.`: the port's tree, where a wheel of FastVideo is installed."""
+    backend = f"{fastvideo_api.BACKEND_VARIABLE}={port.fastvideo.attention_backend} "
+    paths = [str(port.root) + os.sep, str(Path(sys.executable).parent) + os.sep]
+    shown = [functools.reduce(lambda word, path: word.replace(path, ""), paths, word) for word in words]
+    return f"PYTHONPATH=. {backend}" + shlex.join(shown)
 
 
 def _start(port: Port, file: Path, out: Path, log: Path, device: str, seen: Path) -> int:

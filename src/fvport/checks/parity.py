@@ -29,6 +29,7 @@ WALK = {  # stage that the walk names -> what to do
     "output packing": "Correct the fields that the native class fills, or the test's call",
     "layers": "Correct the module that the trace names; where its weights are wrong: fvport handoff COMPONENT",
 }
+RAISED = "Correct the native class, or the test's call, where the line says"
 USED = [
     *("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer"),
     *("part", "external", "external_field", "path"),
@@ -139,6 +140,15 @@ def strength_items(
     return [strengths.item(component, strengths.read(place), port.gate.strength)]
 
 
+def instead(component: Component) -> str:
+    """What is to do where FastVideo's own class is the wrong one: no file of the port can mend it."""
+    if component.mode != "reuse":
+        return ""
+    cls = component.native.rpartition(":")[2]
+    again = f"Bake again beside this port with components={component.name}=port (docs/port-your-own.md)"
+    return f"{cls} is FastVideo's own, which no file of the port mends. {again}, or mend it in FastVideo"
+
+
 def _cause(trace: dict[str, Any]) -> dict[str, Any]:
     """The confirmed cause of the trace's module, for the retry request of a conversion fault."""
     causes = trace.get("causes") or []
@@ -193,7 +203,8 @@ def shipped_items(component: Component, answer: dict[str, Any]) -> tuple[list[It
     verdict = "fail" if found["wrong"] else "pass"
     limits = {"mode": "bf16", "factor": lockstep.FACTOR + 1}
     reason = f"{found['sentence']} (of {found['modules']} modules under official values)" if found["wrong"] else ""
-    return [Item(name, verdict, reason, metrics, limits, component.name, TODO if found["wrong"] else "")], notes
+    todo = (instead(component) or TODO) if found["wrong"] else ""
+    return [Item(name, verdict, reason, metrics, limits, component.name, todo)], notes
 
 
 def outdated(port: Port) -> list[str]:
@@ -237,7 +248,7 @@ def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[
     items: list[Item] = []
     notes: list[str] = []
     if answer["status"] != "done":
-        items.append(_item(component, "run", "fail", answer["message"], todo=f"Run: fvport check parity {name}"))
+        items.append(_item(component, "run", "fail", answer["message"], todo=instead(component) or RAISED))
     compared = [found for found in answer.get("compared", []) if found["component"] == name]
     for found in compared:
         notes += found.get("notes", [])
@@ -279,6 +290,8 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
         todo = (
             "" if worst["ok"] else WALKED if component.bucket == "encoders" else _correct(found.get("trace", {})) + TODO
         )
+        if not worst["ok"]:
+            todo = instead(component) or todo
         verdict = "pass" if worst["ok"] else "fail"
         named = f"{component.name}: {worst['case']}/{output}"
         items.append(

@@ -79,10 +79,19 @@ def bring_back(origin: Port, used: Port) -> None:
 
 
 def _bring(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
-    elif source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    """A file, a link, or a folder of them; what lies here under the same name is replaced whole."""
+    if source.is_dir() and not source.is_symlink():
+        for child in source.iterdir():
+            _bring(child, target / child.name)
+        return
+    if not source.is_file():  # a link to what is not there, or nothing
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    if source.is_symlink():
+        part.symlink_to(os.readlink(source))
+    elif target.is_file() and source.samefile(target):
+        return
+    else:
         shutil.copyfile(source, part)
-        os.replace(part, target)
+    os.replace(part, target)

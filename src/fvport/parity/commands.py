@@ -35,7 +35,8 @@ def trace(port: Port, name: str, *, case: str = "", device: str = "auto") -> Tra
     found = next((one for one in answer.get("compared", []) if one["component"] == name), None)
     if found is None or not found.get("trace"):
         problem = (found or {}).get("problem") or answer.get("message") or f"no test compared {name}"
-        raise FvportError(f"{name} could not be traced: {problem}", todo=f"Run: fvport check parity {name}")
+        todo = "A trace needs both sides to run to their end: mend what the sentence names first"
+        raise FvportError(f"{name} could not be traced: {problem}", todo=todo)
     data = {**found["trace"], "passed": bool(found["passed"])}
     data["files"] = [_relative(port, Path(file)) for file in data["files"]]
     agrees = all(row["ok"] for row in found["results"])

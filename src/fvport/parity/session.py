@@ -103,12 +103,19 @@ def compare_component(port: Port, name: str, call: Call, *, device: str = "auto"
     asked = job.current()
     kept = job.Kept(Path(asked.record) / name if asked.record else None)
     before = untouched.state(module)
-    outputs = {}
+    outputs: dict[str, compare.Outputs] = {}
+    raised: dict[str, FvportError] = {}
     watch = contracts.Native(component, module)
     for case in official.cases:
-        with watch.case(case):
-            outputs[case] = _native_side(module, call, official.inputs(case, device), case, name)
-        kept.put("right", "", case, outputs[case])
+        try:
+            with watch.case(case):
+                outputs[case] = _native_side(module, call, official.inputs(case, device), case, name)
+        except FvportError as error:  # the other cases say how much of the component it is about
+            raised[case] = error
+        else:
+            kept.put("right", "", case, outputs[case])
+    if raised:
+        raise _of_all(raised, official, outputs, component)
     again = _native_side(module, call, official.inputs(official.cases[0], device), official.cases[0], name)
     kept.put("again", "", official.cases[0], again)
     for case, given in official.late(device).items() if asked.late else ():
@@ -211,6 +218,21 @@ def _native_side(module: Any, call: Call, given: Any, case: str, name: str) -> c
     except TypeError as error:
         raise FvportError(f"{name}, case {case}: what call() returned cannot be compared: {error}") from None
     return compare.Outputs(tensors, containers)
+
+
+def _of_all(
+    raised: dict[str, FvportError], official: oracle.Oracle, outputs: dict[str, compare.Outputs], component: Component
+) -> FvportError:
+    """The first error of a case, and how the component's other cases came out."""
+    first, *more = raised
+    ok: list[str] = []
+    wrong: list[str] = []
+    for case, found in outputs.items():
+        rows = compare.compare_outputs(official.outputs(case), found, component.tolerance)
+        (ok if all(row.ok for row in rows) else wrong).append(case)
+    groups = {"raised too": more, "differ": wrong, "agree": ok}
+    said = [f"{len(cases)} {words} ({', '.join(cases[:6])})" for words, cases in groups.items() if cases]
+    return raised[first].further(f". Of its other cases {', '.join(said)}" if said else "")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -41,9 +41,20 @@ class Sheet:
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "findings": [finding.to_json() for finding in self.findings]}
 
-    def text(self) -> str:
+    def head(self) -> str:
+        """One line: whose rules they are, and what of them is worth a look."""
         said = f"{self.signature}{' by ' + self.signed_by if self.signed_by else ''}"
-        lines = [f"{self.component} ({self.mode}): {said}, {self.digest}"]
+        return f"{self.component} ({self.mode}): {said}, {self.digest}"
+
+    def short(self) -> str:
+        """For rules that nobody signs, or that were signed just now: the line, errors, and how many notes there are."""
+        errors = [f"{f.severity:5} {f.code} {f.message}" for f in self.findings if f.severity == "error"]
+        notes = len(self.findings) - len(errors)
+        more = f"{len(self.rows)} rules, {notes} notes: fvport mapping review {self.component}"
+        return "\n".join([f"{self.head()}: {more}", *errors])
+
+    def text(self) -> str:
+        lines = [self.head()]
         if self.declared:
             lines += ["official -> converted, as the conversion is declared", _table(self.declared)]
         if self.declared and self.digest:
@@ -64,17 +75,22 @@ class Review:
     sheets: list[Sheet] = field(default_factory=list)
     signed: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=dict)  # by the declared conversion: reason -> keys
+    asked: str = ""  # the one component that was asked for
 
     def to_json(self) -> dict[str, Any]:
         sheets = [sheet.to_json() for sheet in self.sheets]
         return {"components": sheets, "signed": self.signed, "left_out": self.left_out}
 
     def text(self) -> str:
-        parts = [sheet.text() for sheet in self.sheets]
+        parts = [sheet.short() if self._short(sheet) else sheet.text() for sheet in self.sheets]
         left = [f"{len(keys)} keys, such as {keys[0]}: {reason}" for reason, keys in self.left_out.items()]
         parts += ["\n".join(["left out of the conversion", *left])] if left else []
         parts += [f"signed: {', '.join(self.signed)}"] if self.signed else []
         return "\n\n".join(parts) or "no component has rules of its own"
+
+    def _short(self, sheet: Sheet) -> bool:
+        """Rules that nobody has to sign, unless they were asked for; all of them, once what was read is signed."""
+        return bool(self.signed) or (sheet.mode == "reuse" and not self.asked)
 
 
 def review(port: Port, component: str | None = None, sign: str | None = None) -> Review:
@@ -90,7 +106,7 @@ def review(port: Port, component: str | None = None, sign: str | None = None) ->
     convert.build_load_tree(port)
     sides.prefetch(port, chosen, "rules", "meta")
     looked = [Side(port, item) for item in chosen]
-    result = Review([sheet(side) for side in looked])
+    result = Review([sheet(side) for side in looked], asked=component or "")
     if port.official.needs_conversion:
         plan = converter.plan_of(port)
         result.left_out = first_link.left_out(plan)
