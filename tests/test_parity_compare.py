@@ -297,9 +297,9 @@ def test_series_are_told_from_names(output: str, found: tuple[str, int | None]) 
 
 def test_a_case_that_raises_says_how_the_others_came_out() -> None:
     """Whether one input is too much for the class, or nothing of it works: the sentence tells the two apart."""
-    good, bad = Outputs({"out": torch.ones(4)}), Outputs({"out": torch.zeros(4)})
+    good, bad = Outputs({"out": torch.arange(4)}), Outputs({"out": torch.arange(4) + 1})
     official: Any = SimpleNamespace(outputs=lambda case: good)
-    component: Any = SimpleNamespace(tolerance=Tolerance("fixed", atol=1e-6, reason="a test"))
+    component: Any = SimpleNamespace(tolerance=CALIBRATED)
     raised = {"b": FvportError("net, case b: the native side raised ValueError"), "e": FvportError("again")}
     found = session._of_all(raised, official, {"a": good, "c": bad, "d": good}, component)
     said = "Of its other cases 1 raised too (e), 1 differ (c), 2 agree (a, d)"
