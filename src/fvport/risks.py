@@ -12,9 +12,11 @@ from fvport.verdict import Row
 from fvport.words import CHECKS
 
 SIZES = ("height", "width", "num_frames", "num_inference_steps", "audio_end_in_s")
-# Notes that say that something was looked for and is well: nothing to know of.
+# Notes that say that something was looked for and is well, or only what was done: nothing to know of. The record keeps
+# them, the report's pages show them.
 GOOD = re.compile(
     r"agrees on inputs whose official outputs did not exist yet|strength 1\.00: (\d+) of \1 planted faults"
+    r"|natively made by |^(stages|definition|computed in)\b|: FV109 "
 )
 
 NUMBERED = re.compile(r"(?P<component>\w+): FV\d+")
@@ -73,8 +75,16 @@ def _excused(port: Port) -> list[str]:
         if c.mode == "external":
             risks.append(f"{name}: external wrapper: {c.reason}")
         risks += [f"{name}: official keys {key} are not loaded: {why}" for key, why in c.mapping.exclude.items()]
-        risks += [f"{name}: config field {key} is ignored: {why}" for key, why in c.config_ignored.items()]
+        risks += _ignored(name, c.config_ignored)
     return risks
+
+
+def _ignored(name: str, fields: dict[str, str]) -> list[str]:
+    said = [f"{key} ({why})" for key, why in fields.items()]
+    if len(said) < 2:
+        return [f"{name}: config field {words} is ignored" for words in said]
+    more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+    return [f"{name}: {len(said)} config fields are ignored: {', '.join(said[:3])}{more} (port.toml)"]
 
 
 def _noted(rows: list[Row]) -> list[str]:

@@ -22,7 +22,12 @@ def same_shape(case: Case) -> Iterator[Found]:
     Those whose tensors all keep their names are one sentence: there is no pairing that a person could doubt.
     """
     kept = []
+    said_of: set[frozenset[str]] = set()  # q and k of one layer are a group by role, attn1 and attn2 one by number, too
     for (family, neutral, shape), parts in _groups(case).items():
+        members = frozenset(item.source for item in parts.values())
+        if members in said_of:
+            continue
+        said_of.add(members)
         if len(parts) > 1 and all(item.source == item.target for item in parts.values()):
             kept.append((f"{family} of {neutral}", tuple(item.source for item in parts.values())))
         elif len(parts) > 1:
