@@ -27,7 +27,7 @@ CASES = {
         WAN,
         {"model_slug": "a_rather_long_name_of_a_video_model_v2", "workload_type": "v2v"},
     ),
-    "reuse": ("WanPipeline", WAN, {"components": "auto", "gate_device": "cuda"}),
+    "reuse": ("WanPipeline", WAN, {"components": "transformer=reuse", "gate_device": "cuda"}),
     "external": (
         "WanImageToVideoPipeline",
         WAN,

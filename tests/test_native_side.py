@@ -16,7 +16,8 @@ from fvport.scaffold import native_side
 @pytest.mark.parametrize(
     ("official", "kind", "config", "mode", "why"),
     [
-        ("diffusers:WanTransformer3DModel", "dit", {}, "reuse", "registers WanTransformer3DModel"),
+        ("diffusers:SD3Transformer2DModel", "dit", {}, "reuse", "registers SD3Transformer2DModel"),
+        ("diffusers:WanTransformer3DModel", "dit", {}, "port", "FastVideo's WanTransformer3DModel differs: "),
         ("diffusers:UniPCMultistepScheduler", "scheduler", {"use_flow_sigmas": True}, "port", "differs: "),
         ("diffusers:NobodysTransformer2DModel", "dit", {}, "port", "no archetype covers it yet"),
         ("transformers:AutoTokenizer", "tokenizer", {}, "passthrough", "files that the pipeline reads"),
@@ -26,6 +27,39 @@ def test_each_native_side(official: str, kind: str, config: dict, mode: str, why
     """FastVideo's class where it is the official one, a port where it is known to differ, else what covers it."""
     side = native_side.of(official, official.partition(":")[2], kind, config)
     assert (side.mode, why in side.why) == (mode, True), side
+
+
+BFLOAT16 = "its timestep embedding computes in bfloat16 where the official keeps float32"
+NO_PADDING = "its tokenizer settings pad nothing, so that a batch of prompts is refused"
+MEASURED = [  # each as `components=NAME=reuse` on a tiny release: parity green, or red with these words
+    ("diffusers:WanTransformer3DModel", "dit", {}, BFLOAT16),
+    ("diffusers:WanTransformer3DModel", "dit", {"image_dim": 20}, "one timestep a token is refused for a batch of two"),
+    ("diffusers:WanTransformer3DModel", "dit", {"added_kv_proj_dim": 48}, "FV-D06"),
+    ("diffusers:CosmosTransformer3DModel", "dit", {}, "FV-D01"),
+    ("diffusers:CosmosTransformer3DModel", "dit", {"use_crossattn_projection": True}, "no projection of the text"),
+    ("diffusers:HunyuanVideoTransformer3DModel", "dit", {}, "FV-D02"),
+    ("diffusers:SD3Transformer2DModel", "dit", {"qk_norm": "rms_norm"}, ""),
+    ("diffusers:ZImageTransformer2DModel", "dit", {}, ""),
+    ("diffusers:ZImageTransformer2DModel", "dit", {"norm_eps": 1e-05}, ""),
+    ("diffusers:ZImageTransformer2DModel", "dit", {"norm_eps": 1e-03}, "FV-D14"),
+    ("diffusers:AutoencoderKL", "vae", {"use_quant_conv": False}, ""),
+    ("diffusers:AutoencoderKLWan", "vae", {}, ""),
+    ("diffusers:AutoencoderKLWan", "vae", {"is_residual": True, "patch_size": 2}, ""),
+    ("diffusers:FlowMatchEulerDiscreteScheduler", "scheduler", {"use_dynamic_shifting": True}, ""),
+    ("transformers:CLIPTextModel", "text_encoder", {}, NO_PADDING),
+    ("transformers:CLIPTextModelWithProjection", "text_encoder", {}, NO_PADDING),
+]
+
+
+@pytest.mark.parametrize(("official", "kind", "config", "words"), MEASURED)
+def test_what_is_known_to_differ_is_ported(official: str, kind: str, config: dict, words: str) -> None:
+    """A class whose parity was measured red as reuse is a native port by default, and the reason is what was measured."""
+    side = native_side.of(official, official.partition(":")[2], kind, config)
+    if words:
+        assert (side.mode, words in side.text()) == ("port", True), side
+        assert "a skeleton" not in side.text()
+    else:
+        assert (side.mode, side.differs) == ("reuse", "")
 
 
 def test_a_skeleton_is_called_one() -> None:
@@ -41,6 +75,6 @@ def test_inspect_says_it(tmp_path: Path) -> None:
     folder = release(tmp_path)
     text = quick.inspect(str(folder), "main", False)
     assert "  scheduler: port (a skeleton, which a person writes): no archetype covers it yet\n" in text
-    assert "  transformer: reuse: FastVideo" in text
+    assert "  transformer: port: FastVideo's WanTransformer3DModel differs: " in text
     assert text.index("new would make") < text.index("Next: ")
     assert set(json.loads(quick.inspect(str(folder), "main", True))) >= {"schema", "components"}

@@ -44,12 +44,14 @@ class Archetype:
     def differs(self, official: str, config: Mapping[str, Any]) -> str:
         """What FastVideo's class is known to do otherwise with this config, as measured; '' where nothing is.
 
-        An entry of `differs` is about a config with all values of `when` (an absent key is false) and any of `keys`.
+        An entry of `differs` is about a config with all values of `when` (an absent key is false), any of `keys`, and
+        none of the values of `unless` (numbers and names, where `when` only asks whether).
         """
         said = []
         for entry in self.reuse(official).get("differs", []):
             when, keys = entry.get("when", {}), entry.get("keys", [])
             fits = all(bool(config.get(key)) == value for key, value in when.items())
+            fits = fits and not any(config.get(key) == value for key, value in entry.get("unless", {}).items())
             if fits and (not keys or any(key in config for key in keys)):
                 number = entry.get("finding", "")  # what nobody has put into the census has none
                 said.append(f"{entry['why']} ({number} in docs/census.md)" if number else entry["why"])
