@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read(TABLE)
         given = {"cpu": options.cpu_label, "gpu": options.gpu_label}
         labels = {name: given[name] or label for name, label in table["labels"].items()}
+        if several := next((label for label in labels.values() if not re.fullmatch(r"[\w.-]+", label)), ""):
+            raise LookupError(
+                f"{several!r} is not one label: give the runners one of their own, such as h100, and name it"
+            )
         planned = jobs(ports, table, labels, said_by_gate(options.gate))
         print("matrix=" + json.dumps({"include": planned}))
         summary(planned)

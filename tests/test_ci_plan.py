@@ -161,6 +161,13 @@ def test_a_folder_that_is_no_slug_is_an_error(tmp_path: Path, capsys: Said) -> N
     assert "no slug" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("label", ["self-hosted,h100", '["self-hosted","h100"]', "two words"])
+def test_several_labels_are_refused(tmp_path: Path, capsys: Said, label: str) -> None:
+    """GitHub would take them for the name of one runner, and the job would wait for it for a day."""
+    assert plan.main(["--root", str(port(tmp_path, "")), "--gpu-label", label]) == 2
+    assert "is not one label" in capsys.readouterr().err
+
+
 def test_without_a_port_is_an_error(tmp_path: Path, capsys: Said) -> None:
     """A tree without port.toml says so."""
     assert plan.main(["--root", str(tmp_path)]) == 2
