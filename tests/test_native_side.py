@@ -48,12 +48,15 @@ MEASURED = [  # each as `components=NAME=reuse` on a tiny release: parity green,
     ("diffusers:FlowMatchEulerDiscreteScheduler", "scheduler", {"use_dynamic_shifting": True}, ""),
     ("transformers:CLIPTextModel", "text_encoder", {}, NO_PADDING),
     ("transformers:CLIPTextModelWithProjection", "text_encoder", {}, NO_PADDING),
+    ("transformers:CLIPVisionModel", "image_encoder", {"num_hidden_layers": 32}, "it builds 31 layers"),
+    ("transformers:SiglipVisionModel", "image_encoder", {}, "FV-E11"),
+    ("transformers:SiglipVisionModel", "image_encoder", {"vision_use_head": False}, ""),
 ]
 
 
 @pytest.mark.parametrize(("official", "kind", "config", "words"), MEASURED)
 def test_what_is_known_to_differ_is_ported(official: str, kind: str, config: dict, words: str) -> None:
-    """A class whose parity was measured red as reuse is a native port by default, and the reason is what was measured."""
+    """A class whose parity was measured red as reuse is a native port by default; the reason is the measured one."""
     side = native_side.of(official, official.partition(":")[2], kind, config)
     if words:
         assert (side.mode, words in side.text()) == ("port", True), side
