@@ -16,7 +16,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = read(TABLE)
         given = {"cpu": options.cpu_label, "gpu": options.gpu_label}
         labels = {name: given[name] or label for name, label in table["labels"].items()}
-        if several := next((label for label in labels.values() if not re.fullmatch(r"[\w.-]+", label)), ""):
-            raise LookupError(
-                f"{several!r} is not one label: give the runners one of their own, such as h100, and name it"
-            )
+        one_label(labels.values())
         planned = jobs(ports, table, labels, said_by_gate(options.gate))
         print("matrix=" + json.dumps({"include": planned}))
         summary(planned)
@@ -63,6 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for warning in warnings:
         print(f"::warning title=alignment gate::{warning}", file=sys.stderr)
     return 0
+
+
+def one_label(labels: Iterable[str]) -> None:
+    """LookupError for a list of labels: it would be taken for one name, and the job would wait for it."""
+    for label in labels:
+        if not re.fullmatch(r"[\w.-]+", label):
+            raise LookupError(f"{label!r} is not one label: give the runners one of their own, such as h100")
 
 
 def read(path: Path) -> dict[str, Any]:
