@@ -201,7 +201,11 @@ def base_commit(port: Port) -> str | None:
             what = "the history is cut off (a shallow clone), so nobody can tell what the port changes in FastVideo"
             raise BlockedError(what, where=str(port.root), todo="Run: git fetch --unshallow (in CI: fetch-depth: 0)")
         what = f"no commit comes before the one that brought {declaration}, so FastVideo's files and the port's are one"
-        raise BlockedError(what, where=str(port.root), todo="Put the port on FastVideo's history: fvport workspace")
+        raise BlockedError(
+            what,
+            where=str(port.root),
+            todo="Put FastVideo's files into a commit of their own below it (docs/gate/boundary.md)",
+        )
     if git.run(port.root, "check-ignore", "-q", declaration).returncode == 0:
         return None  # a folder that another project ignores: not a tree of FastVideo
     head = git.run(port.root, "rev-parse", "--verify", "-q", "HEAD")

@@ -12,7 +12,7 @@ from fvport.checks import Options
 from fvport.contract import facts
 from fvport.evidence import Evidence, Item
 from fvport.models import device_room
-from fvport.parity import contracts, lockstep, oracle, runs, strengths
+from fvport.parity import built, contracts, lockstep, oracle, runs, strengths
 from fvport.parity.compare import series
 from fvport.parity.job import Job
 from fvport.parity.probe import MEASURES
@@ -105,7 +105,7 @@ def run(port: Port, options: Options) -> Evidence:
     record.device = answers[""]["device"]
     record.environment = answers[""]["environment"]
     for component in present:
-        items, notes = component_items(component, answers[component.name])
+        items, notes = component_items(component, answers[component.name], port.root)
         items = [_room_for(port, component, item) for item in items]
         more, said = contract_items(port, component, answers[component.name], options.device)
         record.items += more
@@ -242,7 +242,7 @@ def contradiction(port: Port, item: Item) -> str:
     return ""
 
 
-def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[Item], list[str]]:
+def component_items(component: Component, answer: dict[str, Any], root: Path = Path()) -> tuple[list[Item], list[str]]:
     """Items of one component: one an output (its worst case), one for the self test, one for each mishap."""
     name = component.name
     items: list[Item] = []
@@ -252,7 +252,7 @@ def component_items(component: Component, answer: dict[str, Any]) -> tuple[list[
     compared = [found for found in answer.get("compared", []) if found["component"] == name]
     for found in compared:
         notes += found.get("notes", [])
-        items += _compared_items(component, found)
+        items += _compared_items(component, found, root)
     for test in answer.get("tests", []):
         items += _test_items(component, test, compared)
     code = answer.get("code") or 0
@@ -271,7 +271,7 @@ def _room_for(port: Port, component: Component, item: Item) -> Item:
     return replace(item, verdict="blocked", todo=todo) if todo else item
 
 
-def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
+def _compared_items(component: Component, found: dict[str, Any], root: Path) -> list[Item]:
     if found.get("problem"):
         verdict = "blocked" if found.get("blocked") else "fail"
         return [_item(component, "run", verdict, found["problem"], todo=found.get("todo", ""))]
@@ -288,7 +288,11 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
             reason += f". Trace of {found['trace']['case']}: {sentence}"
         metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
         todo = (
-            "" if worst["ok"] else WALKED if component.bucket == "encoders" else _correct(found.get("trace", {})) + TODO
+            ""
+            if worst["ok"]
+            else WALKED
+            if component.bucket == "encoders"
+            else _correct(component, found.get("trace", {}), root) + TODO
         )
         if not worst["ok"]:
             todo = instead(component) or todo
@@ -312,11 +316,21 @@ def _compared_items(component: Component, found: dict[str, Any]) -> list[Item]:
     return items
 
 
-def _correct(trace: dict[str, Any]) -> str:
-    """What the trace found, as the first thing to do; '' where it named no module."""
+def _correct(component: Component, trace: dict[str, Any], root: Path) -> str:
+    """What the trace found, as the first thing to do; '' where it named no module.
+
+    A layer of FastVideo's own is not the port's to correct: then it is the line of the port's file that builds it.
+    """
     if not trace.get("native") or trace["native"] == "(call)":
         return ""
-    return f"Correct {trace['native']} ({trace['native_line']}), which the trace names. Else: "
+    name, line = trace["native"], trace["native_line"]
+    module, _, cls = component.native.partition(":")
+    file = module.replace(".", "/") + ".py"
+    if component.mode == "port" and file not in line and (root / file).is_file():
+        text = (root / file).read_text(encoding="utf-8", errors="replace")
+        if found := built.line(text, cls, name):
+            return f"Correct {file}:{found}, which builds {name} ({line}), named by the trace. Else: "
+    return f"Correct {name} ({line}), which the trace names. Else: "
 
 
 def _fault_item(component: Component, fault: dict[str, Any]) -> Item:

@@ -62,7 +62,11 @@ def base(port: Port) -> str:
     before = git.run(port.root, "rev-parse", "-q", "--verify", f"{brought[-1]}^") if brought else None
     if before is None or before.returncode:
         what = f"no commit comes before the one that brought {mine}, so nobody can tell what the port adds"
-        raise BlockedError(what, where=str(port.root), todo="Put the port on FastVideo's history: fvport workspace")
+        raise BlockedError(
+            what,
+            where=str(port.root),
+            todo="Put FastVideo's files into a commit of their own below it (docs/gate/boundary.md)",
+        )
     return before.stdout.decode().strip()
 
 

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The line of a port's own file that builds a module, for modules whose class is a shared layer of FastVideo's."""
+
+from __future__ import annotations
+
+import pytest
+
+from fvport.parity import built
+
+FILE = """
+from fastvideo.layers.mlp import MLP
+class Attention:
+    def __init__(self, dim):
+        self.norm_q = RMSNorm(dim)
+class Block:
+    def __init__(self, dim):
+        self.act = None
+        self.attn = Attention(dim)
+        self.ffn: MLP = MLP(dim, act="gelu")
+class Model:
+    def __init__(self, dim):
+        self.act = SiLU()
+        self.blocks = nn.ModuleList([Block(dim) for _ in range(4)])
+        self.head = None
+        if dim:
+            self.head = MLP(dim)
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("blocks.0.ffn.act", 10),  # the layer's own `act` is no line of this file, nor the model's `act`
+        ("blocks.3.attn.norm_q", 5),
+        ("blocks.1", 14),
+        ("head.fc_in", 17),
+        ("nowhere.at.all", None),
+    ],
+)
+def test_the_line_that_builds_a_module(path: str, line: int | None) -> None:
+    """From class to class as the assignments say, to the deepest one in this file."""
+    assert built.line(FILE, "Model", path) == line
+
+
+@pytest.mark.parametrize(("text", "cls"), [("class Model(", "Model"), ("", "Model"), (FILE, "Other")])
+def test_a_file_that_says_nothing(text: str, cls: str) -> None:
+    """No line is invented."""
+    assert built.line(text, cls, "blocks.0") is None
