@@ -87,6 +87,9 @@ def load(port: Port, name: str, precision: str = "fp32") -> Any:
         raise FvportError(
             f"FastVideo's loader raised {_words(error)}", where=f"{name} ({shown(port, folder)})"
         ) from error
+    if module is None:
+        what = f"FastVideo's loader gives nothing for a component of the name {name}"
+        raise FvportError(what, where=shown(port, folder), todo=f"Bake it as {name}=port, or mend FastVideo's loader")
     norms_as_on_cuda(module, precision)
     if component.part:
         module = _part(component, module)
