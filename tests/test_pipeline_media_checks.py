@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -209,3 +210,14 @@ def test_the_example_is_told_the_declared_call(tmp_path: Path) -> None:
     words = example.command_line(declared, script, tmp_path / "out")
     assert words[1:6] == [str(script), "--output", str(tmp_path / "out"), "--model", str(tmp_path / "tree")]
     assert words[6:] == ["--height=32", "--negative-prompt=-- ugly", "--seed=0"]
+
+
+def test_the_line_to_run_by_hand_names_no_folder_of_this_machine(tmp_path: Path) -> None:
+    """Relative to the port's root, with the port's tree first: what a person types, and what a record may hold."""
+    port: Any = SimpleNamespace(root=tmp_path, fastvideo=SimpleNamespace(attention_backend="TORCH_SDPA"))
+    words = [sys.executable, str(tmp_path / "examples" / "basic.py"), "--model", str(tmp_path / "w"), "--prompt=a fox"]
+    line = example.by_hand(port, words)
+    python = Path(sys.executable).name
+    assert line.startswith("PYTHONPATH=. ")
+    assert line.endswith(f"=TORCH_SDPA {python} examples/basic.py --model w '--prompt=a fox'")
+    assert str(tmp_path) not in line

@@ -88,6 +88,7 @@ def _bring(source: Path, target: Path) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)  # of a run that was killed here, with this number
     if source.is_symlink():
         part.symlink_to(os.readlink(source))
     elif target.is_file() and source.samefile(target):
