@@ -124,6 +124,16 @@ def test_a_page_filled_after_a_red_check_is_looked_at_again(port: Port) -> None:
     assert "docs" in gate.to_run(port)
 
 
+def test_a_check_with_many_items_says_that_there_are_more(port: Port) -> None:
+    """A page with 12 rows of 30 does not pass for the whole."""
+    items = [ev.Item(f"transformer: {i}", "pass", "", {"rel_l2": 1e-7 * i}) for i in range(1, 31)]
+    record = g.green(port, "parity", items=items)
+    rows = figures._rows(record)
+    assert len(rows) == figures.MOST + 1
+    assert "and 18 more" in rows[-1]
+    assert len(figures._rows(g.green(port, "parity", items=items[: figures.MOST]))) == figures.MOST
+
+
 def test_prose_is_an_input(port: Port) -> None:
     """Words that a person changes make the record stale."""
     before = ev.digests(port, docs.inputs(port))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -14,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fvport import callnames, gate, report
 from fvport import evidence as ev
-from fvport import gate, report
 from fvport.errors import UsageError
-from fvport.report import charts, html, pictures, sections
+from fvport.report import charts, html, parts, pictures, sections
 from fvport.report.compare import compare
 from fvport.spec import Port
 
@@ -92,6 +93,44 @@ def test_a_check_that_never_ran_says_what_to_run(port: Port) -> None:
     for text in (sections.components(verdict, {}), sections.mapping(verdict), sections.pipeline(verdict)):
         assert "Run: <code>fvport check" in text
     assert "Run: <code>fvport check ssim" in sections.media(verdict)
+
+
+def test_the_page_says_what_is_held_against_what_and_why(port: Port) -> None:
+    """Mode, both classes and the reason that the bake wrote behind the table's name."""
+    head = "[components.transformer]"
+    port = g.edit(port, "tests/local_tests/toy/port.toml", head, f"{head}  # FastVideo's class rounds <otherwise>")
+    verdict = gate.decide(port)
+    (told,) = [c for c in verdict.to_json()["components"] if c["name"] == "transformer"]
+    assert told["why"] == "FastVideo's class rounds <otherwise>"
+    assert (told["mode"], told["native"]) == (
+        port.components["transformer"].mode,
+        port.components["transformer"].native,
+    )
+    text = sections.components(verdict, {})
+    assert f"<code>{told['official']}</code>" in text
+    assert "rounds &lt;otherwise&gt;" in text
+
+
+def test_a_call_goes_by_its_prompt_and_seed(port: Port) -> None:
+    """`p1s7` means nothing to a reader; the record and the verdict keep it."""
+    calls = {"p0s0": '"a fox runs", seed 0', "p1s7": '"rain <at> night", seed 7'}
+    verdict = dataclasses.replace(gate.decide(port), calls=calls)
+    assert sections.called(verdict, "frames (p1s7)") == 'frames ("rain <at> night", seed 7)'
+    assert sections.called(verdict, "map0s0 p9s9") == "map0s0 p9s9"
+    g.green(port, "ssim", items=[ev.Item("p1s7", "pass", "", {"per_frame": [0.99]}, {"worst": 0.98})])
+    text = sections.media(dataclasses.replace(gate.decide(port), calls=calls))
+    assert "&quot;rain &lt;at&gt; night&quot;, seed 7" in text
+    assert gate.decide(port).calls == callnames.words(port)
+
+
+def test_figures_in_a_cell_are_short_and_say_that_they_are() -> None:
+    """Nothing empty, no raw list of a hundred names, a cut that shows."""
+    cell = parts.words({"rel_l2": 1.23456e-7, "agreed": [], "stage": None, "seen_at": "x", "same": True})
+    assert cell == "rel l2 1.235e-07, seen at x, same yes"
+    assert parts.words({"names": [f"n{i}" for i in range(9)]}) == "names n0, n1, n2, n3, n4, n5 and 3 more"
+    assert parts.words({"why": "y" * 500}).endswith("y…")
+    assert len(parts.words({"why": "y" * 500})) < 170
+    assert parts.words({"by": {"a": 0.5, "b": [1, 2]}}) == "by (a: 0.5, b: 1, 2)"
 
 
 def test_what_a_record_says_is_text(port: Port) -> None:

@@ -20,6 +20,7 @@ CHECKS = ("parity", "pipeline", "ssim", "example")
 HEAD = "| Check | What | Figures | Device | Scale | Seconds |\n|---|---|---|---|---|---|\n"
 _STAMP = re.compile(r"<!-- figures (\w+) inputs=(\S+) record=(\S+) rows=(\S+) -->\n((?:\|.*\n)*)")
 NONE = "No figures yet.\n"
+MOST = 12  # rows of one check
 
 
 def wanted(port: Port) -> list[str]:
@@ -69,10 +70,12 @@ def problems(port: Port, block: str) -> list[str]:
 def _rows(record: ev.Evidence) -> list[str]:
     items = [item for item in record.items if item.metrics] or record.items[:1]
     lines = []
-    for number, item in enumerate(items[:12]):
+    for number, item in enumerate(items[:MOST]):
         seconds = f"{record.seconds:.1f}" if not number else ""
         cells = (record.check, item.name, _figures(item.metrics), record.device.get("kind", ""), record.scale, seconds)
         lines.append(f"| {' | '.join(str(cell).replace('|', '/').strip() for cell in cells)} |\n")
+    if len(items) > MOST:
+        lines.append(f"| {record.check} | and {len(items) - MOST} more | in the record and the report | | | |\n")
     return lines
 
 

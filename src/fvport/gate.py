@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fvport import attestation, firststep, planfile, risks, spec, variants
+from fvport import attestation, callnames, compared, firststep, planfile, risks, spec, variants
 from fvport import evidence as ev
 from fvport.errors import BlockedError, FvportError, UsageError
 from fvport.origin import Demand
@@ -61,6 +61,8 @@ def decide(port: Port, demand: Demand | None = None) -> Verdict:
         requires={"device": port.gate.require_device, "scale": port.gate.require_scale},
         plan=_plan(port, rows),
         signatures=_signatures(port),
+        components=compared.components(port),
+        calls=callnames.words(port),
         risks=risks.of(port, rows, commit, dirty, [waiver_problem(port, waiver, today) for waiver in port.waivers]),
         root=str(port.root),
         first=firststep.first(port, rows),

@@ -82,6 +82,8 @@ class Verdict:
     plan: list[dict[str, Any]] = field(default_factory=list)  # {section, text, ticked, gate, done}
     signatures: list[dict[str, str]] = field(default_factory=list)
     risks: list[str] = field(default_factory=list)
+    components: list[dict[str, str]] = field(default_factory=list)  # {name, kind, mode, official, native, why}
+    calls: dict[str, str] = field(default_factory=dict)  # the gate's own calls: name -> prompt and seed
     root: str = ""
     first: str = ""  # what comes before any check (`firststep`)
 
@@ -130,6 +132,8 @@ class Verdict:
                 "plan",
                 "signatures",
                 "risks",
+                "components",
+                "calls",
             )
         }
         return {**head, "rows": [row.to_json() for row in self.rows], **tail}

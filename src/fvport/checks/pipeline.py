@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fvport import fastvideo_api
+from fvport import callnames, fastvideo_api
 from fvport.checks import Options, _call
 from fvport.checks._planted import FAULTS
 from fvport.errors import BlockedError
@@ -31,24 +31,25 @@ COMPONENT = {  # stage -> kind of the component whose own fault it may be
     "denoiser": "dit",
     "decode": "vae",
 }
+OWN = "fvport check parity says whether it is its own fault; where that is green, look at what the pipeline gives it"
 TODO = {
     "arguments": "Compare the preset and the pipeline config with the official call",
     "model evaluations": "Look at the denoising stage: steps, guidance, experts",
     "timesteps": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
     "sigmas": "Look at flow_shift and the scheduler's config in the load tree; then: fvport check config",
     "input pixels": "Look at the picture or video: how it is decoded, its number of frames, size, filter and range",
-    "encode": "Its own fault: fvport check parity",
+    "encode": OWN,
     "input latents": "Look at sample or mode of the posterior, at the generator, and at mean, std and scale",
     "noised start": "Look at strength, the first timestep that is left, and the scheduler's function that noises",
     "initial noise": "Look at the generator, its device, and the shape and dtype of the latents",
-    "conditioning": "Look at cleaning, tokenizer, mask and post-processing of the text, and at size, range, encoding "
-    "and mask of an image; then: fvport check parity",
-    "denoiser": "Its own fault: fvport check parity",
+    "conditioning": "Look at cleaning, tokenizer, mask and post-processing of the text (postprocess_text_funcs of the "
+    f"pipeline config), and at size, range, encoding and mask of an image; {OWN}",
+    "denoiser": OWN,
     "guidance": "Look at the guidance formula and scale in the denoising stage",
     "step noise": "Look at how the scheduler draws its noise: seed of the generator, path, levels, shape and dtype",
     "latents": "Look at the scheduler's step and at what happens to the latents between steps",
     "decode input": "Look at scaling factor, mean and std before the VAE",
-    "decode": "Its own fault: fvport check parity",
+    "decode": OWN,
     "frames": "Look at the range, the order of dimensions and cropping after the VAE",
     "audio": "Look at the sample rate, at start and end in seconds, and at the order of dimensions after the VAE",
 }
@@ -81,8 +82,7 @@ def expected(port: Port) -> list[str]:
     told = port.official.pipeline
     core = [*CORE, *(walk_media.STAGES if generation.STRENGTH in told.call else ())]
     core = core if _is_visual(port) else [name if name != "frames" else "audio" for name in core]
-    further = [f"p{i}s{seed}" for i in range(len(told.prompts)) for seed in told.seeds][1:]  # names of generation.calls
-    names = core + [f"{name} ({call})" for call in further for name in core]
+    names = core + [f"{name} ({call})" for call in [*callnames.of(port)][1:] for name in core]
     names += ["planted: noise of another seed", "planted: schedule"]
     if _call.guides(port.official.pipeline.call):
         names.append("planted: guidance c+g(c-u)")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fvport import callnames
 from fvport.errors import UsageError
 from fvport.spec import Port
 from fvport.verdict import ORDER
@@ -102,8 +103,7 @@ def jobs(port: Port, checks: list[str], device: str) -> list[Job]:
 
 def ahead(port: Port, checks: list[str], device: str) -> list[Job]:
     """One job for each prompt with each seed, where there are several and `pipeline` is to run."""
-    told = port.official.pipeline
-    calls = [f"p{i}s{seed}" for i in range(len(told.prompts)) for seed in told.seeds]  # names of generation.calls
+    calls = callnames.of(port)
     if "pipeline" not in checks or len(calls) < 2:
         return []
     need = table(port).needs("pipeline", device)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fvport import callnames, fastvideo_api
 from fvport import evidence as ev
-from fvport import fastvideo_api
 from fvport.errors import BlockedError, UsageError
 from fvport.models import kept, native_pipeline
 from fvport.parity import clips, declared, oracle, pictures, shares, walk
@@ -75,16 +75,14 @@ def calls(port: Port) -> list[Call]:
         raise BlockedError("no prompt to generate from", where="port.toml [official.pipeline] prompts")
     if not pipeline.seeds:
         raise BlockedError("no seed to generate from", where="port.toml [official.pipeline] seeds")
-    seeds = pipeline.seeds
     given = dict(pipeline.call)
     if declared.too_few(given):
         what = f"strength {given[STRENGTH]} of {given['num_inference_steps']} steps is less than one step"
         raise UsageError(what, where="port.toml [official.pipeline] call", todo="Give more of either")
     image, video = str(pictures.of_call(port, given) or ""), str(clips.of_call(port, given, fps(port)) or "")
     found = [
-        Call(f"p{i}s{seed}", given, prompt, pipeline.negative_prompt, seed, image=image, video=video)
-        for i, prompt in enumerate(pipeline.prompts)
-        for seed in seeds
+        Call(name, given, prompt, pipeline.negative_prompt, seed, image=image, video=video)
+        for name, (prompt, seed) in callnames.of(port).items()
     ]
     return found + variations(port, found[0])
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+MOST, LINE = 6, 160  # entries of a list, characters of a value
+
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c2126;--paper:#fff;--line:#d8dde2;--soft:#f4f6f8;--quiet:#59636e;--pass:#1a7f37;
 --fail:#c0242c;--blocked:#9a6700;--waived:#7a3fb0;--one:#0b62c4}
@@ -93,12 +95,26 @@ def listing(lines: Iterable[str]) -> str:
 
 
 def words(values: dict[str, Any]) -> str:
-    """Figures for a cell: four digits, and no value longer than a line."""
+    """Figures for a cell: four digits, nothing empty, and no value longer than a line; the record has them whole."""
+    told = {key: value for key, value in values.items() if value not in (None, "", [], {}, ())}
+    return ", ".join(f"{key.replace('_', ' ')} {_short(_value(value))}" for key, value in told.items())
 
-    def figure(value: Any) -> str:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
 
-    return ", ".join(f"{key} {figure(value)}"[:160] for key, value in values.items())
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) + ")"
+    if isinstance(value, (list, tuple)):
+        more = f" and {len(value) - MOST} more" if len(value) > MOST else ""
+        return ", ".join(_value(inner) for inner in value[:MOST]) + more
+    return str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LINE else f"{text[: LINE - 1].rstrip()}…"
 
 
 def heading(title: str) -> str:

@@ -19,6 +19,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from fvport import callnames
 from fvport import evidence as ev
 from fvport.models import kept as keeping
 from fvport.spec import Port
@@ -48,7 +49,8 @@ def make(port: Port) -> str:
         return ""
     text = kept(port)
     if not text:
-        text = "\n".join(_call(official, native) for official, native in pairs)
+        titles = callnames.words(port)
+        text = "\n".join(_call(titles.get(native.name, native.name), official, native) for official, native in pairs)
         file = _file(port, pairs)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_suffix(f".{os.getpid()}.part")
@@ -85,11 +87,11 @@ def _pairs(port: Port) -> list[tuple[Path, Path]]:
 def _file(port: Port, pairs: list[tuple[Path, Path]]) -> Path:
     files = [folder / "steps.safetensors" for pair in pairs for folder in pair]
     seen = [(f.parent.parent.name, f.parent.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    digest = ev.blake3(ev.canonical([seen, FRAMES, WIDTH])).partition(":")[2][:32]
+    digest = ev.blake3(ev.canonical([seen, FRAMES, WIDTH, callnames.words(port)])).partition(":")[2][:32]
     return port.state / "cache" / "report" / f"pictures.{digest}.json"
 
 
-def _call(official: Path, native: Path) -> str:
+def _call(title: str, official: Path, native: Path) -> str:
     from safetensors import safe_open
 
     with safe_open(official / "steps.safetensors", "pt") as a, safe_open(native / "steps.safetensors", "pt") as b:
@@ -97,7 +99,7 @@ def _call(official: Path, native: Path) -> str:
         audio = [held.get_tensor("audio").float().numpy() for held in (a, b)] if "audio" in both else []
     told = json.loads((native / "steps.json").read_text(encoding="utf-8"))
     rate = int(told.get("audio_sample_rate") or told.get("sample_rate") or 0)
-    parts = [f"<h3>{escape(native.name)}: official, native, difference</h3>"]
+    parts = [f"<h3>{escape(title)}: official, native, difference</h3>"]
     parts += [_player(official, native)] if "frames" in both else []
     parts += [_sound(_mono(audio[0]), _mono(audio[1]), rate)] if audio and rate else []
     return "\n".join(parts) if len(parts) > 1 else ""

@@ -27,14 +27,29 @@ def record(verdict: Verdict, check: str) -> Evidence | None:
 
 
 def components(verdict: Verdict, drifts: dict[str, str]) -> str:
-    """Each component's comparisons against their budget, what the comparison can see at all, and the last trace."""
+    """What is held against what, each comparison against its budget, what it can see at all, and the last trace."""
     found = record(verdict, "parity")
     if found is None:
-        return "<p>No component was compared yet. Run: <code>fvport check parity</code></p>"
+        return f"{_sides(verdict)}<p>No component was compared yet. Run: <code>fvport check parity</code></p>"
     by_component: dict[str, list[Item]] = defaultdict(list)
     for item in found.items:
         by_component[item.component or "port"].append(item)
-    return "\n".join(_component(name, items, drifts.get(name, "")) for name, items in by_component.items())
+    parts = [_component(name, items, drifts.get(name, "")) for name, items in by_component.items()]
+    return "\n".join([_sides(verdict), *parts])
+
+
+def _sides(verdict: Verdict) -> str:
+    """The official and the native class of each component, and why it is ported or reused."""
+    rows = []
+    for c in verdict.components:
+        classes = [f"<code>{escape(c[side])}</code>" if c[side] else "" for side in ("official", "native")]
+        rows.append([escape(c["name"]), escape(c["mode"]), *classes, escape(c["why"])])
+    return table(("component", "mode", "official", "native", "why this mode"), rows) if rows else ""
+
+
+def called(verdict: Verdict, name: str) -> str:
+    """An item's name with the call in it as a reader knows it: `frames (p1s0)` is `frames ("a fox runs", seed 0)`."""
+    return re.sub(r"\bp\d+s-?\d+\b", lambda found: verdict.calls.get(found[0], found[0]), name)
 
 
 def _component(name: str, items: list[Item], drift: str) -> str:
@@ -123,7 +138,9 @@ def pipeline(verdict: Verdict) -> str:
     strip = f'<ol class="strip" aria-label="stages of a generation">{"".join(cells)}</ol>'
     said = f'<p class="fail">{escape(stages[first].reason)}</p>' if first < len(stages) else ""
     rest = [i for i in found.items if i not in stages]
-    rows = [[escape(i.name), badge(i.verdict), escape(i.reason), escape(words(i.metrics))] for i in rest]
+    rows = [
+        [escape(called(verdict, i.name)), badge(i.verdict), escape(i.reason), escape(words(i.metrics))] for i in rest
+    ]
     head = "<details><summary>What else was changed or planted, and where it was seen</summary>"
     return strip + said + (head + table(("call", "", "", "figures"), rows) + "</details>" if rows else "")
 
@@ -145,9 +162,8 @@ def media(verdict: Verdict) -> str:
         limit = float(item.tolerance.get("worst", 0.0))
         told = f"{item.metrics.get('metric', 'measure')} by {unit}, {limit:g} is asked"
         figures = {k: v for k, v in item.metrics.items() if k not in ("per_frame", "per_second", "definition")}
-        parts.append(
-            f"<h3>{escape(item.name)} {badge(item.verdict)}</h3><p>{escape(item.reason or words(figures))}</p>"
-        )
+        parts.append(f"<h3>{escape(called(verdict, item.name))} {badge(item.verdict)}</h3>")
+        parts.append(f"<p>{escape(item.reason or words(figures))}</p>")
         parts.append(charts.curve([float(v) for v in values], limit, told, unit=unit) if values else "")
     notes = f'<p class="quiet">{escape("; ".join(found.notes))}</p>' if found.notes else ""
     return "\n".join(parts) + notes

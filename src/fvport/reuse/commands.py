@@ -61,7 +61,8 @@ class Proof:
         unknown = [item.aspect for item in self.findings if item.verdict == "unknown"]
         if self.reusable:
             said = f" Not shown: {', '.join(unknown)}." if unknown else ""
-            lines.append(f"Nothing differs.{said} Parity is still required: fvport check parity {self.component}")
+            seen = f"Nothing differs that shows without running it.{said}"
+            lines.append(f"{seen} Parity is still required: fvport check parity {self.component}")
         else:
             differ = ", ".join(item.aspect for item in self.findings if item.verdict == "differs")
             lines.append(

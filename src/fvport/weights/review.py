@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fvport import progress
 from fvport.errors import FvportError, UsageError
 from fvport.spec import Component, Port
 from fvport.weights import alike, convert, converter, first_link, manifest, show, sides
@@ -104,7 +105,8 @@ def review(port: Port, component: str | None = None, sign: str | None = None) ->
         )
     chosen = sides.components(port, (component,) if component else ())
     convert.build_load_tree(port)
-    sides.prefetch(port, chosen, "rules", "meta")
+    with progress.beat("FastVideo is asked for its names (once; kept until its tree changes)"):
+        sides.prefetch(port, chosen, "rules", "meta")
     looked = [Side(port, item) for item in chosen]
     result = Review([sheet(side) for side in looked], asked=component or "")
     if port.official.needs_conversion:
@@ -250,7 +252,8 @@ def diff(port: Port) -> Diff:
     """What changed in each component's rules since they were signed: `- ` gone, `+ ` new, in their order."""
     chosen = [component for component in sides.components(port) if component.mode == "port"]
     convert.build_load_tree(port)
-    sides.prefetch(port, chosen, "rules")
+    with progress.beat("FastVideo is asked for its names (once; kept until its tree changes)"):
+        sides.prefetch(port, chosen, "rules")
     kept = _signed_file(port)
     result = Diff()
     for component in chosen:
