@@ -21,6 +21,7 @@ FEW = 6  # notes that stand open
 def page(verdict: Verdict, pictures: str = "", drifts: dict[str, str] | None = None) -> str:
     """A whole HTML document. `pictures`: what `pictures.make` made; `drifts`: the last trace of a component, as SVG."""
     parts = {
+        "Residual risks": listing(verdict.risks or ["none known"]),
         "Each check": "\n".join(map(_details, verdict.rows)),
         "Components": sections.components(verdict, drifts or {}),
         "Mapping": sections.mapping(verdict),
@@ -28,7 +29,6 @@ def page(verdict: Verdict, pictures: str = "", drifts: dict[str, str] | None = N
         "Media": pictures + sections.media(verdict),
         "Workspace": _workspace(verdict),
         "PLAN.md": listing([f"{'done' if i['done'] else 'open'}: {i['text']}" for i in verdict.plan] or ["no PLAN.md"]),
-        "Residual risks": listing(verdict.risks or ["none known"]),
         "Environment and digests": sections.runs(verdict),
     }
     contents = "".join(f'<a href="#{anchor(title)}">{escape(title)}</a>' for title in parts)

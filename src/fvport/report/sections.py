@@ -42,9 +42,15 @@ def _sides(verdict: Verdict) -> str:
     """The official and the native class of each component, and why it is ported or reused."""
     rows = []
     for c in verdict.components:
-        classes = [f"<code>{escape(c[side])}</code>" if c[side] else "" for side in ("official", "native")]
-        rows.append([escape(c["name"]), escape(c["mode"]), *classes, escape(c["why"])])
+        classes = [f"<code>{_breakable(c[side])}</code>" if c[side] else "" for side in ("official", "native")]
+        whole = [f'<span class="whole">{escape(c[key])}</span>' for key in ("name", "mode")]
+        rows.append([*whole, *classes, escape(c["why"])])
     return table(("component", "mode", "official", "native", "why this mode"), rows) if rows else ""
+
+
+def _breakable(path: str) -> str:
+    """A dotted name that a narrow cell breaks between its parts, not inside of one."""
+    return re.sub(r"([.:])", r"\1<wbr>", escape(path))
 
 
 def called(verdict: Verdict, name: str) -> str:
