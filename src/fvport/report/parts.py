@@ -16,7 +16,8 @@ STYLE = """
 --pass:#4cc26a;--fail:#ff7b72;--blocked:#e3b341;--waived:#c297ff;--one:#6cb0ff}}
 *{box-sizing:border-box}body{margin:0 auto;max-width:72rem;padding:1.5rem 1rem 4rem;font:16px/1.5 system-ui,sans-serif;
 color:var(--ink);background:var(--paper)}h1{font-size:1.5rem;margin:0 0 .3rem}h2{font-size:1.1rem;margin:2rem 0 .5rem}
-h3{font-size:1rem;margin:1.2rem 0 .3rem}small,.quiet{color:var(--quiet)}.whole,.gate td:first-child{white-space:nowrap}a{color:var(--one)}
+h3{font-size:1rem;margin:1.2rem 0 .3rem}small,.quiet{color:var(--quiet)}
+.whole,.gate td:first-child{white-space:nowrap}a{color:var(--one)}
 code,pre{font:.9em ui-monospace,monospace}table{border-collapse:collapse;width:100%;font-size:.9rem}
 .wide{overflow-x:auto}th,td{text-align:left;padding:.35rem .7rem .35rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}td{overflow-wrap:anywhere;min-width:5rem}details{border:1px solid var(--line);border-radius:6px;
