@@ -39,7 +39,8 @@ def negated_sine(m: Any) -> None:
 
 def _with_rope(m: Any, hidden: Any, change: Any) -> Any:
     rope = change(*ts.rotary(hidden.shape[1], 10000.0))
-    return m.proj_out(m.norm_out(ts._through(m.blocks, m.embed(hidden), rope)))
+    x = m.embed(hidden) + m.place(torch.arange(hidden.shape[1]))
+    return m.proj_out(m.norm_out(ts._through(m.blocks, x, rope)))
 
 
 FAULTS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
@@ -112,6 +113,19 @@ def test_a_fault_in_a_modules_own_lines_is_told_from_its_submodules(recorded: An
     assert "all its submodules were given and answered the same, mlp as the last" in found.sentence
     swapped = trace.examine(ts.sides(broken(swap_qk), recorded), why=False)
     assert "all its submodules" not in swapped.sentence
+
+
+def test_an_embedding_that_is_asked_for_other_rows_is_not_to_blame(recorded: Any) -> None:
+    """Indices are integers and never near: with the official ones the embedding is equal, so its holder is named."""
+    found = trace.examine(ts.sides(broken(lambda m: setattr(m, "first", 1)), recorded))
+    assert (found.native, found.at, found.label) == ("", "place", "input"), found.sentence
+    assert "with the official input given to place, all of it is equal" in found.sentence
+    wrong = trace.examine(ts.sides(broken(lambda m: m.place.weight.copy_(m.place.weight.flip(0))), recorded))
+    assert (wrong.native, wrong.at) == ("place", "")
+    assert "when given equal inputs" in wrong.sentence
+    both = broken(lambda m: (setattr(m, "first", 1), m.place.weight.mul_(1.5)))
+    found = trace.examine(ts.sides(both, recorded), why=False)
+    assert "official inputs but for input, which is another one or written in another way" in found.sentence
 
 
 def test_a_block_that_never_runs_is_told(recorded: Any) -> None:

@@ -58,11 +58,11 @@ class Official(nn.Module):
         self.embed = nn.Linear(8, DIM)
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
         self.norm_out, self.proj_out = nn.LayerNorm(DIM, 1e-6), nn.Linear(DIM, 8)
+        self.place = nn.Embedding(16, DIM)
 
     def forward(self, hidden: Any) -> Any:
-        return self.proj_out(
-            self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], 10000.0, hidden.dtype)))
-        )
+        x = self.embed(hidden) + self.place(torch.arange(hidden.shape[1]))
+        return self.proj_out(self.norm_out(_through(self.blocks, x, rotary(hidden.shape[1], 10000.0, hidden.dtype))))
 
 
 def _through(blocks: Any, x: Any, rope: Any) -> Any:
@@ -111,17 +111,18 @@ class NativeBlock(nn.Module):
 
 class Native(nn.Module):
     theta = 10000.0
+    first = 0  # index of the first place
 
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(8, DIM)
         self.blocks = nn.ModuleList(NativeBlock() for _ in range(LAYERS))
         self.norm_out, self.proj_out = nn.LayerNorm(DIM, 1e-6), nn.Linear(DIM, 8)
+        self.place = nn.Embedding(16, DIM)
 
     def forward(self, hidden: Any) -> Any:
-        return self.proj_out(
-            self.norm_out(_through(self.blocks, self.embed(hidden), rotary(hidden.shape[1], self.theta, hidden.dtype)))
-        )
+        x = self.embed(hidden) + self.place(torch.arange(hidden.shape[1]) + self.first)
+        return self.proj_out(self.norm_out(_through(self.blocks, x, rotary(hidden.shape[1], self.theta, hidden.dtype))))
 
 
 def official() -> Official:

@@ -224,6 +224,8 @@ class Forced(_Hooks):
             if not tensor.is_floating_point():
                 differs = bool((tensor != other.to(tensor)).any())
                 result["inputs"].append([label, dict.fromkeys(probe.MEASURES, float(differs))])
+                if differs and name in self.wide:  # ids, indices, masks: never near
+                    swap[id(tensor)] = other.to(tensor)
                 continue
             rest = _rest(tensor, own, other)
             found = _measure(_sum(tensor, rest), other)

@@ -227,7 +227,8 @@ def _sentence(trace: Trace, first: Finding, last: str = "") -> str:
         what = f"hands {first.at} another {first.label}, {trace.size:.2e} off (budget {trace.budget:.1e}), although "
         what += "every submodule before it answered officially: the fault lies between its submodules"
     else:
-        given = "equal inputs" if trace.inputs_equal else "official inputs"
+        far = ", ".join(first.boundary.far_inputs)
+        given = f"official inputs but for {far}, which is another one or written in another way" if far else "equal inputs"
         what = f"is off by {trace.size:.2e} (budget {trace.budget:.1e}) when given {given}"
         if last:
             what += f", although all its submodules were given and answered the same, {last} as the last: the fault is "
