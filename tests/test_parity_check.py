@@ -46,6 +46,15 @@ def verdicts(given: dict[str, Any]) -> dict[str, str]:
     return {item.name: item.verdict for item in items}
 
 
+def test_a_trace_is_told_once() -> None:
+    """Four red outputs of one fault are four lines of figures and one of trace; the closing line says what to correct."""
+    trace = {"case": "tall", "sentence": "first to differ is up", "native": "blocks.0", "native_line": "net.py:7"}
+    items, _ = parity.component_items(COMPONENT, answer(row("a", ok=False), row("b", ok=False), trace=trace))
+    assert [item.reason.count("first to differ is up") for item in items] == [1, 0]
+    assert "The trace is told at ragged/a" in items[1].reason
+    assert all(item.todo.startswith("Correct blocks.0 (net.py:7)") for item in items)
+
+
 def test_a_component_that_agrees_passes_with_one_item_an_output() -> None:
     """Cases and layers are merged to their worst; the self test is an item of its own."""
     rows = [row("hidden.00"), row("hidden.01", use=0.9), row("sample", case="tall", use=0.5), row("sample")]

@@ -179,7 +179,10 @@ def contract_items(
         metrics |= {"cause": _cause(found.get("trace") or {})}
         if judged.walk.stage:
             reason, name = judged.walk.text(), f"{component.name}: walk"
-            items.append(Item(name, "fail", reason, metrics, {}, component.name, WALK[judged.walk.stage]))
+            todo = WALK[judged.walk.stage]
+            if judged.walk.stage == "layers" and (named := _correct(component, found.get("trace") or {}, port.root)):
+                todo = f"{named}where its weights are wrong, fvport handoff {component.name}"
+            items.append(Item(name, "fail", reason, metrics, {}, component.name, todo))
             items.append(Item(contract, "fail", f"{contract} differs, as the walk says", component=component.name))
         elif judged.blocked:
             reason = f"{component.name}: {judged.blocked}"
@@ -278,24 +281,22 @@ def _compared_items(component: Component, found: dict[str, Any], root: Path) -> 
     if found["native_class"] != component.native:
         reason = f"{found['native_class']} ran, port.toml says {component.native}"
         return [_item(component, "class", "fail", reason)]
-    items = []
+    items: list[Item] = []
+    traced = ""
     for output, rows in _by_output(found["results"]).items():
         worst = max(rows, key=lambda row: (not row["ok"], row["metrics"].get("budget_use", 0.0)))
         reason = "" if worst["ok"] else f"{name_of(component, worst)} {worst['problem']}"
         if not worst["ok"] and found.get("where"):
             reason += f". {found['where'][0].upper()}{found['where'][1:]}"
         if not worst["ok"] and (sentence := found.get("trace", {}).get("sentence")):
-            reason += f". Trace of {found['trace']['case']}: {sentence}"
+            told = f"Trace of {found['trace']['case']}: {sentence}"
+            reason += f". The trace is told at {traced}" if traced else f". {told}"
+            traced = traced or f"{worst['case']}/{output}"
         metrics = {**_finite(worst["metrics"]), "cases": len({row["case"] for row in rows}), "outputs": len(rows)}
-        todo = (
-            ""
-            if worst["ok"]
-            else WALKED
-            if component.bucket == "encoders"
-            else _correct(component, found.get("trace", {}), root) + TODO
-        )
+        todo = ""
         if not worst["ok"]:
-            todo = instead(component) or todo
+            order = WALKED if component.bucket == "encoders" else TODO
+            todo = instead(component) or _correct(component, found.get("trace", {}), root) + order
         verdict = "pass" if worst["ok"] else "fail"
         named = f"{component.name}: {worst['case']}/{output}"
         items.append(

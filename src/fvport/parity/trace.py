@@ -228,7 +228,9 @@ def _sentence(trace: Trace, first: Finding, last: str = "") -> str:
         what += "every submodule before it answered officially: the fault lies between its submodules"
     else:
         far = ", ".join(first.boundary.far_inputs)
-        given = f"official inputs but for {far}, which is another one or written in another way" if far else "equal inputs"
+        given = (
+            f"official inputs but for {far}, which is another one or written in another way" if far else "equal inputs"
+        )
         what = f"is off by {trace.size:.2e} (budget {trace.budget:.1e}) when given {given}"
         if last:
             what += f", although all its submodules were given and answered the same, {last} as the last: the fault is "
