@@ -59,6 +59,7 @@ def run(build: Path, *, fresh: bool = False, only: Sequence[str] = ()) -> int:
     if "docs" in checks:
         check(port, "docs", fresh=True)
     say("")
+    call(fvport("report", "--port", port), quiet=True)  # with the frames of both sides
     code = call(fvport("gate", "--port", port), check=False)
     say(f"report: {port / '.fvport' / 'report' / 'index.html'}")
     return code

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fvport.parity import built
+from fvport.spec import Component
 
 FILE = """
 from fastvideo.layers.mlp import MLP
@@ -46,3 +49,29 @@ def test_the_line_that_builds_a_module(path: str, line: int | None) -> None:
 def test_a_file_that_says_nothing(text: str, cls: str) -> None:
     """No line is invented."""
     assert built.line(text, cls, "blocks.0") is None
+
+
+PORT = Component("net", "dit", "port", native="fastvideo.models.dits.net:Model")
+
+
+OWN, SHARED = "fastvideo/models/dits/net.py:9", "fastvideo/layers/mlp.py:3"
+
+
+@pytest.mark.parametrize(
+    ("native", "line", "resized", "said"),
+    [
+        (None, "", "", ""),
+        ("(call)", "", "", ""),
+        ("", OWN, "", "Correct (the model itself) (fastvideo/"),
+        ("head.fc_in", SHARED, "", "Correct fastvideo/models/dits/net.py:17,"),
+        ("x", OWN, "y is given z of [1], officially of [2]", "Look first at sizes (y is given z"),
+    ],
+)
+def test_what_to_correct(native: str | None, line: str, resized: str, said: str, tmp_path: Path) -> None:
+    """The model itself has a place too; a shared layer's is the port's line; another size comes before both."""
+    file = tmp_path / "fastvideo/models/dits/net.py"
+    file.parent.mkdir(parents=True)
+    file.write_text(FILE)
+    found = built.correct(PORT, {"native": native, "native_line": line, "resized": resized}, tmp_path)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

@@ -47,7 +47,7 @@ def verdicts(given: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_trace_is_told_once() -> None:
-    """Four red outputs of one fault are four lines of figures and one of trace; the closing line says what to correct."""
+    """Red outputs of one fault are lines of figures and one of trace; the closing line says what to correct."""
     trace = {"case": "tall", "sentence": "first to differ is up", "native": "blocks.0", "native_line": "net.py:7"}
     items, _ = parity.component_items(COMPONENT, answer(row("a", ok=False), row("b", ok=False), trace=trace))
     assert [item.reason.count("first to differ is up") for item in items] == [1, 0]

@@ -39,8 +39,12 @@ def negated_sine(m: Any) -> None:
 
 def _with_rope(m: Any, hidden: Any, change: Any) -> Any:
     rope = change(*ts.rotary(hidden.shape[1], 10000.0))
-    x = m.embed(hidden) + m.place(torch.arange(hidden.shape[1]))
-    return m.proj_out(m.norm_out(ts._through(m.blocks, x, rope)))
+    return _around(m, hidden, lambda: m.embed(hidden), rope)
+
+
+def _around(m: Any, hidden: Any, embedded: Any, rope: Any = None) -> Any:
+    x = embedded() + m.place(torch.arange(hidden.shape[1]))
+    return m.proj_out(m.norm_out(ts._through(m.blocks, x, rope or ts.rotary(hidden.shape[1], 10000.0))))
 
 
 FAULTS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
@@ -126,6 +130,23 @@ def test_an_embedding_that_is_asked_for_other_rows_is_not_to_blame(recorded: Any
     both = broken(lambda m: (setattr(m, "first", 1), m.place.weight.mul_(1.5)))
     found = trace.examine(ts.sides(both, recorded), why=False)
     assert "official inputs but for input, which is another one or written in another way" in found.sentence
+
+
+def test_a_size_that_cannot_be_compared_is_said(recorded: Any) -> None:
+    """A stream that was cut before a block: what follows is blamed with it, not in its stead."""
+    cut = broken(lambda m: None)
+    whole, embed = cut.forward, cut.embed
+    cut.forward = lambda hidden: whole(hidden[:, :-1])
+    found = trace.examine(ts.sides(cut, recorded), why=False)
+    assert found.sentence.endswith("embed is given input of [2, 6, 8], officially of [2, 7, 8]"), found.sentence
+    cut.forward = lambda hidden: _around(
+        cut, hidden, lambda: torch.nn.functional.pad(embed(hidden[:, :-1]), (0, 0, 0, 1))
+    )
+    found = trace.examine(ts.sides(cut, recorded), why=False)
+    assert found.resized == "embed is given input of [2, 6, 8], officially of [2, 7, 8]", found.sentence
+    assert "What cannot be compared and comes before it" in found.sentence
+    sound = trace.examine(ts.sides(broken(FAULTS["eps"][0]), recorded), why=False)
+    assert not sound.resized
 
 
 def test_a_block_that_never_runs_is_told(recorded: Any) -> None:

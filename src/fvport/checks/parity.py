@@ -180,8 +180,9 @@ def contract_items(
         if judged.walk.stage:
             reason, name = judged.walk.text(), f"{component.name}: walk"
             todo = WALK[judged.walk.stage]
-            if judged.walk.stage == "layers" and (named := _correct(component, found.get("trace") or {}, port.root)):
-                todo = f"{named}where its weights are wrong, fvport handoff {component.name}"
+            named = built.correct(component, found.get("trace") or {}, port.root)
+            if judged.walk.stage == "layers" and named:
+                todo = f"{named}. Where its weights are wrong: fvport handoff {component.name}"
             items.append(Item(name, "fail", reason, metrics, {}, component.name, todo))
             items.append(Item(contract, "fail", f"{contract} differs, as the walk says", component=component.name))
         elif judged.blocked:
@@ -296,7 +297,8 @@ def _compared_items(component: Component, found: dict[str, Any], root: Path) -> 
         todo = ""
         if not worst["ok"]:
             order = WALKED if component.bucket == "encoders" else TODO
-            todo = instead(component) or _correct(component, found.get("trace", {}), root) + order
+            named = built.correct(component, found.get("trace") or {}, root)
+            todo = instead(component) or (f"{named}. Else: {order}" if named else order)
         verdict = "pass" if worst["ok"] else "fail"
         named = f"{component.name}: {worst['case']}/{output}"
         items.append(
@@ -315,23 +317,6 @@ def _compared_items(component: Component, found: dict[str, Any], root: Path) -> 
     if all(item.verdict == "pass" for item in items):
         items.append(_fault_item(component, found["fault"]))
     return items
-
-
-def _correct(component: Component, trace: dict[str, Any], root: Path) -> str:
-    """What the trace found, as the first thing to do; '' where it named no module.
-
-    A layer of FastVideo's own is not the port's to correct: then it is the line of the port's file that builds it.
-    """
-    if not trace.get("native") or trace["native"] == "(call)":
-        return ""
-    name, line = trace["native"], trace["native_line"]
-    module, _, cls = component.native.partition(":")
-    file = module.replace(".", "/") + ".py"
-    if component.mode == "port" and file not in line and (root / file).is_file():
-        text = (root / file).read_text(encoding="utf-8", errors="replace")
-        if found := built.line(text, cls, name):
-            return f"Correct {file}:{found}, which builds {name} ({line}), named by the trace. Else: "
-    return f"Correct {name} ({line}), which the trace names. Else: "
 
 
 def _fault_item(component: Component, fault: dict[str, Any]) -> Item:

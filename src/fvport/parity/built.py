@@ -4,6 +4,29 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
+from typing import Any
+
+from fvport.spec import Component
+
+
+def correct(component: Component, trace: dict[str, Any], root: Path) -> str:
+    """What a trace found, as the first thing to do; '' where it named no module of the model.
+
+    A layer of FastVideo's own is not the port's to correct: then it is the line of the port's file that builds it.
+    """
+    if trace.get("native") in (None, "(call)"):
+        return ""
+    name, place = trace["native"] or "(the model itself)", trace["native_line"]
+    module, _, cls = component.native.partition(":")
+    file = module.replace(".", "/") + ".py"
+    if component.mode == "port" and file not in place and (root / file).is_file():
+        text = (root / file).read_text(encoding="utf-8", errors="replace")
+        if found := line(text, cls, name):
+            return f"Correct {file}:{found}, which builds {name} ({place}), named by the trace"
+    if trace.get("resized"):
+        return f"Look first at sizes ({trace['resized']}), then at {name} ({place}), which the trace names"
+    return f"Correct {name} ({place}), which the trace names"
 
 
 def line(text: str, cls: str, path: str) -> int | None:

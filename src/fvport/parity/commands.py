@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport.errors import FvportError, UsageError, did_you_mean
-from fvport.parity import runs, strengths, trace_files
+from fvport.parity import built, runs, strengths, trace_files
 from fvport.parity.job import Job
 from fvport.spec import Component, Port
 
@@ -43,6 +43,8 @@ def trace(port: Port, name: str, *, case: str = "", device: str = "auto") -> Tra
     if agrees and data["native"] is None:  # the trace alone cannot know: it does not see what the test compares
         data["sentence"] = data["sentence"].partition(": what differs comes after")[0]
     lines = [f"{name}, case {data['case']}: {data['sentence']}"]
+    if todo := built.correct(component, data, port.root) if component.mode == "port" else "":
+        lines.append(f"  {todo}")
     lines += [f"  also off by themselves: {', '.join(data['others'][:6])}"] if data["others"] else []
     lines += [f"  {words}" for words in data["calls"][:4]]
     mine, theirs = data["unpaired_native"], data["unpaired_official"]

@@ -43,6 +43,7 @@ class Boundary:
     ratio: float = 1.0
     dtype: str = ""  # of the native answer
     shapes: list[Any] = field(default_factory=list)
+    resized: list[Any] = field(default_factory=list)  # inputs of another size: [label, own shape, official shape]
 
     @property
     def near_inputs(self) -> list[str]:
@@ -128,6 +129,7 @@ def _boundary(name: str, call: int, result: dict[str, Any], pairs: Pairs, offici
     dtype = dtype_of(official, boundary.official[0])
     boundary.dtype = result.get("dtype", "")
     limits = budget([f for head in heads if (f := official.get("local", {}).get(head))], dtype)
+    boundary.resized = result.get("resized", [])
     boundary.inputs = {label: found["rel_l2"] for label, found in result["inputs"]}
     floor_in = max(official.get("local_in", {}).get(head, 0.0) for head in heads)
     boundary.input_budget = (FACTOR + 1) * max(floor_in, 2 * ULP.get(dtype, ULP["torch.float32"]))

@@ -219,6 +219,7 @@ class Forced(_Hooks):
         own = inputs_of(module, args, kwargs)
         matched, missing = match(own, others)
         result["unmatched"] = missing
+        result["resized"] = _resized([(label, t) for label, t in own if label in missing], others, matched)
         swap: dict[int, Any] = {}
         for label, tensor, other in matched:
             if not tensor.is_floating_point():
@@ -312,6 +313,18 @@ def match(own: list[tuple[str, Any]], others: list[tuple[str, Any]]) -> tuple[Ma
         matched.append((label, tensor, turned))
         left.pop(index)
     return matched, missing
+
+
+def _resized(missing: list[tuple[str, Any]], others: list[tuple[str, Any]], matched: Matched) -> list[Any]:
+    """[label, own shape, the other's] of tensors without a partner, where one dimension alone has another size."""
+    taken = [other.data_ptr() for _, _, other in matched]
+    left = [list(other.shape) for _, other in others if other.data_ptr() not in taken]
+    found = []
+    for label, tensor in missing:
+        own = list(tensor.shape)
+        near = [s for s in left if len(s) == len(own) and sum(a != b for a, b in zip(own, s, strict=True)) == 1]
+        found += [[label, own, near[0]]] if near else []
+    return found
 
 
 def _far(a: Any, b: Any) -> float:

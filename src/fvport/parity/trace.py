@@ -8,6 +8,7 @@ in this process. It leaves no hook, patch or changed value behind.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -35,6 +36,7 @@ class Trace:
     size: float = 0.0
     budget: float = 0.0
     inputs_equal: bool | None = None
+    resized: str = ""  # the first module that is given something of another size, and what
     causes: list[dict[str, Any]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)  # one a paired boundary, in order
     others: list[str] = field(default_factory=list)  # further modules that differ by themselves
@@ -91,6 +93,7 @@ def examine(sides: Sides, *, ignore: lockstep.Ignore = frozenset(), why: bool = 
     trace.rows = [_row(b, free) for b in boundaries]
     trace.calls = _calls(sides, boundaries)
     if not found:
+        trace.resized = _resized(boundaries)
         trace.sentence = _nothing(sides, free, boundaries, trace)
         return trace
     first = located(sides, found[0], boundaries)
@@ -99,7 +102,10 @@ def examine(sides: Sides, *, ignore: lockstep.Ignore = frozenset(), why: bool = 
     trace.others = list(dict.fromkeys(trace.others))
     if why:
         trace.causes = [asdict(cause) for cause in _why(sides, first)]
+    trace.resized = _resized(boundaries, first.boundary.ended)
     trace.sentence = _sentence(trace, first, _last_inside(first, boundaries))
+    if trace.resized:
+        trace.sentence += f". What cannot be compared and comes before it: {trace.resized}"
     return trace
 
 
@@ -215,6 +221,16 @@ def _last_inside(first: Finding, boundaries: list[Boundary]) -> str:
     return max(inside, key=lambda b: b.ended).native.removeprefix(f"{first.native}.")
 
 
+def _resized(boundaries: list[Boundary], until: float = math.inf) -> str:
+    """Of what was called before a finding's end, the first that was given an input of another size; '' for none."""
+    before = [b for b in boundaries if b.resized and b.began < until]
+    if not before:
+        return ""
+    one = min(before, key=lambda b: b.began)
+    label, own, official = one.resized[0]
+    return f"{_name(one.native)} is given {label} of {own}, officially of {official}"
+
+
 def _sentence(trace: Trace, first: Finding, last: str = "") -> str:
     native = trace.native or ""
     where = f"{_name(native)} ({trace.native_line})"
@@ -225,7 +241,8 @@ def _sentence(trace: Trace, first: Finding, last: str = "") -> str:
         )
     if first.at:
         what = f"hands {first.at} another {first.label}, {trace.size:.2e} off (budget {trace.budget:.1e}), although "
-        what += "every submodule before it answered officially: the fault lies between its submodules"
+        seen = "every submodule before it that could be compared" if trace.resized else "every submodule before it"
+        what += f"{seen} answered officially: the fault lies between its submodules"
     else:
         far = ", ".join(first.boundary.far_inputs)
         given = (
@@ -245,12 +262,13 @@ def _sentence(trace: Trace, first: Finding, last: str = "") -> str:
 def _nothing(sides: Sides, free: dict[str, Any], boundaries: list[Boundary], trace: Trace) -> str:
     judged = sum(b.local is not None for b in boundaries)
     if not judged:
-        return "no pair of modules could be compared: the two sides are built too differently to be paired"
+        return f"no pair of modules could be compared: {trace.resized or 'the two sides are built too differently'}"
     drift, floor = free.get("", (0.0, 0.0))
     if drift > DOUBT * max(floor or 0.0, lockstep.ULP["torch.float32"]):
         lost = ", ".join(trace.unpaired_native[:4]) or "none"
         words = f"none of the {judged} paired modules differs by itself, and yet the model's output is {drift:.1e} off"
-        return f"{words}: look at what is not paired ({lost}) and at modules that are called another number of times"
+        words += f": {trace.resized};" if trace.resized else ":"
+        return f"{words} look at what is not paired ({lost}) and at modules that are called another number of times"
     words = f"none of the {judged} paired modules differs by itself, and the model's output agrees"
     return f"{words}: what differs comes after it, in call() of the test or call_{sides.component}() of oracle.py"
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from html import escape
 
 from fvport.evidence import Item
-from fvport.report import sections
+from fvport.report import glossary, sections
 from fvport.report.parts import SCRIPT, anchor, badge, document, heading, listing, table, words
 from fvport.verdict import Row, Verdict
 
 HEAD = ("check", "verdict", "status", "device", "scale", "seconds", "row of the gate")
 ITEM = ("item", "verdict", "reason", "figures", "tolerance")
 FEW = 6  # notes that stand open
+PICTURES = "<p>The frames side by side, where both sides generated them: <code>fvport report</code></p>"
 
 
 def page(verdict: Verdict, pictures: str = "", drifts: dict[str, str] | None = None) -> str:
@@ -26,15 +27,17 @@ def page(verdict: Verdict, pictures: str = "", drifts: dict[str, str] | None = N
         "Components": sections.components(verdict, drifts or {}),
         "Mapping": sections.mapping(verdict),
         "Pipeline": sections.pipeline(verdict),
-        "Media": pictures + sections.media(verdict),
+        "Media": (pictures or PICTURES) + sections.media(verdict),
         "Workspace": _workspace(verdict),
         "PLAN.md": listing([f"{'done' if i['done'] else 'open'}: {i['text']}" for i in verdict.plan] or ["no PLAN.md"]),
         "Environment and digests": sections.runs(verdict),
+        "Words": glossary.listing(),
     }
     contents = "".join(f'<a href="#{anchor(title)}">{escape(title)}</a>' for title in parts)
     body = [
         f"<h1>Alignment gate: {escape(verdict.model)} {badge(verdict.verdict)}</h1>",
         f"<p>{escape(verdict.summary)}; {escape(_required(verdict))}.</p>",
+        f'<p class="quiet">{escape(_made(verdict))}</p>',
         f'<p class="next">Next: <code>{escape(verdict.next_step)}</code></p>',
         f'<div class="gate">{table(HEAD, map(_row, verdict.rows))}</div>',
         f'<nav aria-label="contents">{contents}</nav>',
@@ -47,6 +50,20 @@ def _workspace(verdict: Verdict) -> str:
     signed = [f"mapping of {s['component']} signed by {s['by'] or 'nobody'} {s['on']}" for s in verdict.signatures]
     where = [f"path: {verdict.workspace}", f"branch: {verdict.branch or 'none'}", _commit(verdict)]
     return listing([*where, *(signed or ["no mapping has to be signed"])])
+
+
+def _made(verdict: Verdict) -> str:
+    """When the newest record was made, of what, with which versions, and who signed."""
+    records = [row.record for row in verdict.rows if row.record]
+    versions: dict[str, str] = {}
+    for record in records:
+        versions |= record.environment.get("versions", {})
+    newest = max((record.started for record in records), default="")
+    parts = [f"newest record of {newest[:16].replace('T', ' ')} UTC" if newest else "no record", _commit(verdict)]
+    parts += [", ".join(f"{name} {version}" for name, version in versions.items())] if versions else []
+    signers = dict.fromkeys(s["by"] or "nobody" for s in verdict.signatures)
+    parts += [f"mappings signed by {', '.join(signers)}"] if signers else []
+    return "; ".join(parts)
 
 
 def _required(verdict: Verdict) -> str:

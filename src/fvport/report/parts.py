@@ -22,6 +22,7 @@ code,pre{font:.9em ui-monospace,monospace}table{border-collapse:collapse;width:1
 .wide{overflow-x:auto}th,td{text-align:left;padding:.35rem .7rem .35rem 0;border-bottom:1px solid var(--line);
 vertical-align:top}td{overflow-wrap:anywhere;min-width:5rem}details{border:1px solid var(--line);border-radius:6px;
 margin:.5rem 0;padding:.4rem .8rem;background:var(--soft)}summary{cursor:pointer;font-weight:600}ul{padding-left:1.2rem}
+li,dd{overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .4rem 1.2rem}
 .pass{color:var(--pass)}.fail{color:var(--fail)}.blocked{color:var(--blocked)}.waived{color:var(--waived)}
 .badge{font-weight:700}.next{border-left:4px solid var(--line);padding:.3rem .8rem;margin:1rem 0}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;margin:.8rem 0;font-size:.9rem}svg{max-width:100%;

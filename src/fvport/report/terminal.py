@@ -6,26 +6,33 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 
 from fvport.evidence import Evidence, Item
 from fvport.verdict import Row, Verdict
 
 COLOURS = {"pass": "32", "fail": "31;1", "blocked": "33", "waived": "35"}
 MARKS = {"pass": "ok", "fail": "FAIL", "blocked": "blocked", "waived": "waived"}
-MOST_RED = 8  # a red record fits one screen
+MOST_RED, MOST_GREEN = 8, 12  # a record fits one screen
 
 
-def record(record: Evidence) -> str:
-    """A check's record: its red items with reasons, a count of the rest, and a last sentence that says what to do."""
+def record(record: Evidence, components: Sequence[str] = ()) -> str:
+    """A check's record: its red items with reasons, a count of the rest, and a last sentence that says what to do.
+
+    `components`: those that were asked for, whose items come first.
+    """
     red = [item for item in record.items if item.verdict != "pass"]
     green = [item for item in record.items if item.verdict == "pass"]
+    green.sort(key=lambda item: item.component not in components)
     label = f"{record.check} [{record.variant}]" if record.variant else record.check
     lines = [f"{label}: {_word(record.verdict)} ({_made(record)})"]
     lines += _items(sorted(red, key=lambda item: item.verdict != "fail")[:MOST_RED])
     if len(red) > MOST_RED:
         lines.append(f"  and {len(red) - MOST_RED} more: .fvport/evidence/{_place(record)}.json")
     if not red:
-        lines += _items(green[:12])
+        lines += _items(green[:MOST_GREEN])
+    if not red and len(green) > MOST_GREEN:
+        lines.append(f"  and {len(green) - MOST_GREEN} more: .fvport/evidence/{_place(record)}.json")
     lines += [_wrap(f"note: {note}") for note in record.notes[:6]]
     if len(record.notes) > 6:
         lines.append(f"  and {len(record.notes) - 6} more notes in the record")
@@ -113,8 +120,11 @@ def _sentence(verdict: Verdict) -> str:
 
 
 def status(verdict: Verdict) -> str:
-    """Three lines: where the port stands, the first red row, the one thing to do next."""
+    """A few lines: where the port stands, the first red row, the one thing to do next."""
     lines = [f"{verdict.model} ({verdict.port}): {_word(verdict.verdict)} ({verdict.summary})"]
+    stale = [row.label for row in verdict.rows if row.state == "stale"]
+    if len(stale) > 1:
+        lines.append(_wrap(f"{len(stale)} records are stale: {', '.join(stale)}"))
     if verdict.red:
         row: Row = verdict.red[0]
         lines.append(_wrap(f"{row.label}: {row.reasons[0] if row.reasons else row.state}"))

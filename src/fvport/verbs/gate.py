@@ -45,7 +45,7 @@ def check(
         record, *further = checks.run_all(load(port), name, options, variant)
     told = [record, *further]
     document = record.to_json() | ({"variants": [one.to_json() for one in further]} if further else {})
-    out(document, as_json, "\n\n".join(terminal.record(one) for one in told))
+    out(document, as_json, "\n\n".join(terminal.record(one, options.components) for one in told))
     words = {one.verdict for one in told}
     raise typer.Exit(1 if "fail" in words else 3 if "blocked" in words else 0)
 
@@ -80,7 +80,7 @@ def gate(
         if run:
             g.run_missing(loaded)
         verdict = g.decide(loaded, demand)
-    report.write(loaded, verdict, markdown=markdown, junit=junit)
+    report.write(loaded, verdict, markdown=markdown, junit=junit, media=run)
     out(verdict.to_json(), as_json, report.terminal.gate(verdict))
     raise typer.Exit({"pass": 0, "fail": 1, "blocked": 3}[verdict.verdict])
 
