@@ -21,6 +21,7 @@ import pytest
 from fvport import checks, fastvideo_api, spec
 from fvport.errors import BlockedError, FvportError
 from fvport.models import native
+from fvport.weights import prep
 
 pytestmark = pytest.mark.heavy
 
@@ -340,11 +341,15 @@ def test_parity_sees_the_fault_and_says_where(faulty: dict[str, Any], name: str)
 
 def test_the_check_runs_and_names_what_is_missing(port: spec.Port) -> None:
     """`fvport check parity`: the two components with a test pass with their figures, the others are blocked by name."""
+    prep.run(port)  # a check reads locked weights only
     record = checks.run_check(port, "parity", checks.Options(device="cpu"))
     verdicts: dict[str, set[str]] = {}
     for item in record.items:
         verdicts.setdefault(item.component, set()).add(item.verdict)
-    assert verdicts == {"transformer": {"pass"}, "text_encoder": {"pass"}, "vae": {"blocked"}, "scheduler": {"blocked"}}
+    assert verdicts.pop("text_encoder") == {"pass", "blocked"}
+    assert verdicts == {"transformer": {"pass"}, "vae": {"blocked"}, "scheduler": {"blocked"}}
+    blocked = [item.name for item in record.items if item.verdict == "blocked" and item.component == "text_encoder"]
+    assert blocked == ["text_encoder: contract"]  # its outputs agree; no tokenizer is declared to ask for a contract
     assert record.verdict == "blocked"
     assert record.device["kind"] == "cpu"
     assert record.environment["fastvideo_path"] == "fastvideo/__init__.py"
