@@ -68,6 +68,7 @@ def steps(options):
                 uv,
                 "pip",
                 "sync",
+                *([] if sys.stderr.isatty() else ["-q"]),  # no list of 200 packages in a log; `run` says it is at it
                 "--compile-bytecode",
                 "--python",
                 python(options.venv),

@@ -58,6 +58,26 @@ def test_terminal_green_and_empty_records() -> None:
     assert "nothing is proven" in terminal.record(ev.Evidence("keys", "toy"))
 
 
+def test_a_green_record_begins_with_what_was_asked_for() -> None:
+    """Of 23 green items the screen shows 12, those of the component that was asked for among them, and says so."""
+    items = [ev.Item(f"vae: {i}", "pass", component="vae") for i in range(22)]
+    record = ev.Evidence("parity", "toy", items=[*items, ev.Item("net: sample", "pass", component="net")])
+    told = terminal.record(record, ["net"]).splitlines()
+    assert "net: sample" in told[1]
+    assert told[-2] == "  and 11 more: .fvport/evidence/toy/parity.json"
+    assert told[-1] == "All 23 items of parity hold."
+
+
+def test_status_says_what_an_edit_made_stale(port: Port) -> None:
+    """Every record by its name, where there are several."""
+    g.all_green(port)
+    edited = g.edit(port, "tests/local_tests/toy/port.toml", "height = 32, width", "height = 48, width")
+    verdict = gate.decide(edited)
+    stale = [row.label for row in verdict.rows if row.state == "stale"]
+    assert len(stale) > 1
+    assert f"{len(stale)} records are stale: {', '.join(stale)}" in " ".join(terminal.status(verdict).split())
+
+
 def test_terminal_status(port: Port) -> None:
     """The status is short and ends with the next step."""
     assert terminal.status(break_(port)).splitlines()[-1] == "Next: fvport trace"

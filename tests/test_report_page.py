@@ -111,6 +111,19 @@ def test_the_page_says_what_is_held_against_what_and_why(port: Port) -> None:
     assert "rounds &lt;otherwise&gt;" in text
 
 
+def test_the_page_stands_alone(port: Port) -> None:
+    """When, of what, with what and signed by whom at the top; its words at the end; where frames are to be had."""
+    environment = {"versions": {"torch": "2.12.0", "fastvideo": "0.2.1"}}
+    g.green(port, "smoke", environment=environment, started="2026-01-02T03:04:05+00:00")
+    page = html.page(gate.decide(port))
+    assert re.search(r"newest record of \d{4}-\d\d-\d\d \d\d:\d\d UTC; commit: ", page)
+    assert "torch 2.12.0, fastvideo 0.2.1" in page
+    assert "mappings signed by" in page
+    assert "<dt>budget</dt>" in page
+    assert "<code>fvport report</code>" in page
+    assert page.index('id="residual-risks"') < page.index('id="each-check"')
+
+
 def test_a_call_goes_by_its_prompt_and_seed(port: Port) -> None:
     """`p1s7` means nothing to a reader; the record and the verdict keep it."""
     calls = {"p0s0": '"a fox runs", seed 0', "p1s7": '"rain <at> night", seed 7'}

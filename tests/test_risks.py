@@ -52,6 +52,14 @@ def test_many_notes_of_one_rule_are_one_risk(port: Port) -> None:
     ]
 
 
+def test_a_long_numbered_note_is_cut_and_says_where_the_rest_is(port: Port) -> None:
+    """One bullet of eight lines buries the risks behind it."""
+    g.green(port, "mapping", notes=[f"net: FV113 {'pair; ' * 100}"])
+    (risk,) = [risk for risk in gate.decide(port).risks if risk.startswith("mapping: ")]
+    assert risk.endswith("… (all: fvport mapping review net)")
+    assert len(risk) < 250
+
+
 def test_ignored_fields_of_a_component_are_one_risk(port: Port) -> None:
     """Ten lines of bookkeeping would hide the one risk that matters: how many, the first three, where all are."""
     given = {f"field_{i}": "unused" for i in range(5)}

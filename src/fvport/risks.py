@@ -19,6 +19,7 @@ GOOD = re.compile(
     r"|natively made by |^(stages|definition|computed in)\b|: FV109 "
 )
 
+LINE = 160  # characters of a numbered note: the rest is where the line says
 NUMBERED = re.compile(r"(?P<component>\w+): FV\d+")
 
 
@@ -104,8 +105,11 @@ def _grouped(noted: list[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _one(notes: list[str]) -> str:
-    if len(notes) == 1 or not (found := NUMBERED.match(notes[0])):
+    if not (found := NUMBERED.match(notes[0])):
         return notes[0]
-    name = found["component"]
     first = notes[0][found.end() :].strip()
-    return f"{found.group()} in {len(notes)} places, such as: {first} (all: fvport mapping review {name})"
+    short = first if len(first) <= LINE else f"{first[: LINE - 1].rstrip()}…"
+    if len(notes) == 1 and short == first:
+        return notes[0]
+    many = f" in {len(notes)} places, such as:" if len(notes) > 1 else ""
+    return f"{found.group()}{many} {short} (all: fvport mapping review {found['component']})"
