@@ -71,7 +71,7 @@ def test_a_green_record_begins_with_what_was_asked_for() -> None:
 def test_status_says_what_an_edit_made_stale(port: Port) -> None:
     """Every record by its name, where there are several."""
     g.all_green(port)
-    edited = g.edit(port, "tests/local_tests/toy/port.toml", "height = 32, width", "height = 48, width")
+    edited = g.edit(port, "fastvideo/models/dits/toy.py", "class ToyNative", "# eps\nclass ToyNative")
     verdict = gate.decide(edited)
     stale = [row.label for row in verdict.rows if row.state == "stale"]
     assert len(stale) > 1
