@@ -46,6 +46,14 @@ def verdicts(given: dict[str, Any]) -> dict[str, str]:
     return {item.name: item.verdict for item in items}
 
 
+def test_what_only_new_inputs_show_is_said_to_be_kept() -> None:
+    """Attention backend and schedule are not where a cache is found."""
+    items, _ = parity.component_items(COMPONENT, answer(row("a"), row("a", ok=False, case="late")))
+    assert "keeps from one call to the next" in items[0].todo
+    items, _ = parity.component_items(COMPONENT, answer(row("a", ok=False), row("a", ok=False, case="late")))
+    assert "keeps from one call" not in items[0].todo
+
+
 def test_a_trace_is_told_once() -> None:
     """Red outputs of one fault are lines of figures and one of trace; the closing line says what to correct."""
     trace = {"case": "tall", "sentence": "first to differ is up", "native": "blocks.0", "native_line": "net.py:7"}

@@ -29,6 +29,10 @@ WALK = {  # stage that the walk names -> what to do
     "output packing": "Correct the fields that the native class fills, or the test's call",
     "layers": "Correct the module that the trace names; where its weights are wrong: fvport handoff COMPONENT",
 }
+KEEPS = (
+    "Only inputs of another seed are red: look in the native class for what it keeps from one call to the next "
+    "(a cache, an attribute that forward sets), and for answers that it looks up"
+)
 RAISED = "Correct the native class, or the test's call, where the line says"
 USED = [
     *("kind", "mode", "archetype", "official", "native", "config", "weights", "scope", "tolerance", "tokenizer"),
@@ -297,6 +301,7 @@ def _compared_items(component: Component, found: dict[str, Any], root: Path) -> 
         todo = ""
         if not worst["ok"]:
             order = WALKED if component.bucket == "encoders" else TODO
+            order = KEEPS if _only_late(found["results"]) else order
             named = built.correct(component, found.get("trace") or {}, root)
             todo = instead(component) or (f"{named}. Else: {order}" if named else order)
         verdict = "pass" if worst["ok"] else "fail"
@@ -317,6 +322,11 @@ def _compared_items(component: Component, found: dict[str, Any], root: Path) -> 
     if all(item.verdict == "pass" for item in items):
         items.append(_fault_item(component, found["fault"]))
     return items
+
+
+def _only_late(rows: list[dict[str, Any]]) -> bool:
+    """Only the inputs that nobody could know before are red."""
+    return {row["case"] for row in rows if not row["ok"]} == {"late"}
 
 
 def _fault_item(component: Component, fault: dict[str, Any]) -> Item:
