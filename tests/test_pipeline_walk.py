@@ -417,4 +417,4 @@ def test_a_short_call_is_probed_beyond_its_own_arguments() -> None:
     assert by_name["more_steps"].arguments["num_inference_steps"] == 8
     assert by_name["size"].arguments["height"] == 96
     assert by_name["frames"].arguments["num_frames"] == 17
-    assert len(by_name["long"].prompt.split()) >= generation.LONG_WORDS
+    assert len(by_name["long"].prompt.split()) >= odd_text.LONG_WORDS

@@ -19,15 +19,13 @@ from fvport import callnames, fastvideo_api
 from fvport import evidence as ev
 from fvport.errors import BlockedError, UsageError
 from fvport.models import kept, native_pipeline
-from fvport.parity import clips, declared, oracle, pictures, shares, walk
+from fvport.parity import clips, declared, odd_text, oracle, pictures, shares, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 FIELD = "field-"  # how a variation of a declared field is named: no other call begins so
-OTHER_NEGATIVE = "overexposed, dull"
 SECONDS, STRENGTH = declared.SECONDS, declared.STRENGTH
-LONG_WORDS = 700  # more than any text encoder of the field takes
 PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
@@ -95,18 +93,17 @@ def variations(port: Port, base: Call) -> list[Call]:
     short = declared.short_steps(SHORT, given.get(STRENGTH))
     if steps > short:
         given["num_inference_steps"] = short
-        found.append(replace(base, name="short", arguments=given, varies="steps"))
+        found += [replace(base, name="short", arguments=given, varies="steps"), _long(replace(base, arguments=given))]
     else:
         found += probes(port, base)
     guidance = given.get("guidance_scale")
-    other = f"{base.prompt}, seen from above at night"
     if guidance is not None and guidance > 1:
         changed = {**given, "guidance_scale": round(1 + (guidance - 1) * 0.6, 4)}
         found.append(replace(base, name="guidance", arguments=changed, varies="guidance scale"))
         negative = replace(base, name="negative", arguments=given, varies="negative prompt")
-        found.append(replace(negative, negative_prompt=OTHER_NEGATIVE))
+        found.append(replace(negative, negative_prompt=odd_text.NEGATIVE))
     found.append(replace(base, name="seed", arguments=given, seed=base.seed + 1, varies="seed"))
-    found.append(replace(base, name="prompt", arguments=given, prompt=other, varies="prompt"))
+    found.append(replace(base, name="prompt", arguments=given, prompt=odd_text.odd(base.prompt), varies="prompt"))
     found += _other_seconds(replace(base, arguments=given))
     if base.image:
         image = str(pictures.changed(port, base.arguments) or "")
@@ -158,11 +155,13 @@ def probes(port: Port, base: Call) -> list[Call]:
         replace(base, name=name, arguments={**given, **change}, varies=words, own_floor=True)
         for name, words, change in changes
     ]
-    long = " ".join([base.prompt] * (LONG_WORDS // max(len(base.prompt.split()), 1) + 1))
-    return [
-        *made,
-        replace(base, name="long", prompt=long, varies="prompt to a very long one", own_floor=True),
-    ]
+    return [*made, _long(base)]
+
+
+def _long(base: Call) -> Call:
+    return replace(
+        base, name="long", prompt=odd_text.long(base.prompt), varies="prompt to a very long one", own_floor=True
+    )
 
 
 def _other_seconds(base: Call) -> list[Call]:
