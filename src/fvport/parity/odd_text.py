@@ -4,8 +4,8 @@
 A plain prompt says nothing of cleaning: with it, a port that cleans nothing is equal. Each part of `ODD` is something
 that a pipeline of the field repairs, folds, cuts or passes on: runs of space, a tab and a line's end, an entity escaped
 twice, letters decoded twice in the wrong encoding, curly quotes, capitals, a full-width letter, percent and braces (a
-template's own signs), a character outside of any Latin vocabulary, and the sign `<`, beside which ftfy leaves entities. None stands at an end: `VideoGenerator` strips every
-prompt there, whatever the port does.
+template's own signs), a character outside of any Latin vocabulary, and the sign `<`, beside which ftfy leaves entities
+as they are. No space stands at an end: `VideoGenerator` strips every prompt there, whatever the port does.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 """The picture that an image-to-video or image-to-image call begins with: one file, read by both sides.
 
 A port names its own in port.toml ([official.pipeline] images). Where it names none, one is drawn: smooth colours,
-edges and texture, of another size and shape than the video, so that resizing is compared as well.
+edges and texture, of another size and shape than the video, so that resizing is compared as well. The one of the
+variation is smaller one way and has an alpha channel.
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ def _drawn(port: Port, call: dict[str, Any], number: int) -> Path:
     from PIL import Image
 
     width, height = call.get("width") or SIZE[0], call.get("height") or SIZE[1]
-    picture = Image.fromarray(pixels(width * 5 // 4, height * 3 // 2, number))
+    if number:  # smaller one way and larger the other, and see-through: enlarged, cropped elsewhere, its alpha dropped
+        drawn = pixels(width * 3 // 5, height * 7 // 4, number)
+        picture = Image.fromarray(drawn)
+        picture.putalpha(Image.fromarray(drawn[:, :, 0] // 2 + 100))
+    else:
+        picture = Image.fromarray(pixels(width * 5 // 4, height * 3 // 2, number))
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     digest = ev.blake3(picture.tobytes()).partition(":")[2][:16]
