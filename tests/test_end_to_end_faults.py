@@ -331,6 +331,18 @@ FAULTS = [
         ),
     ),
     Fault(
+        "prompt_not_cleaned_of_entities",  # with a tidy prompt it is equal
+        "pipeline",
+        "other tokens",
+        replace(PIPELINE_CONFIG, "html.unescape(html.unescape(prompt))", "html.unescape(prompt)"),
+    ),
+    Fault(
+        "prompt_keeps_its_line_breaks",
+        "pipeline",
+        "other tokens",
+        replace(PIPELINE_CONFIG, 're.sub(r"\\s+", " ", prompt)', 're.sub(r" +", " ", prompt)'),
+    ),
+    Fault(
         "text_cut_at_226",
         "pipeline",
         "very long",

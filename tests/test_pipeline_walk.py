@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from fvport.checks import _call, pipeline
-from fvport.parity import compare, generation, walk, walk_floors, walk_media
+from fvport.parity import compare, generation, odd_text, walk, walk_floors, walk_media
 
 G = 5.0
 STEPS = 3
@@ -393,6 +395,7 @@ def port_of(call: dict[str, Any], preset: dict[str, Any]) -> Any:
         presets=presets,
         components={},
         official=SimpleNamespace(pipeline=SimpleNamespace(call=call)),
+        fastvideo=SimpleNamespace(fields={}),
         variants=(),
         variant="",
     )
@@ -404,6 +407,22 @@ def test_a_call_without_guidance_proves_nothing_of_a_model_that_guides() -> None
     assert _call.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 1.0})) == []
     (item,) = _call.weaker(port_of({"guidance_scale": 1.0}, {"guidance_scale": 4.0}))
     assert (item.verdict, "preset default guides with 4.0" in item.reason) == ("fail", True)
+
+
+def test_another_prompt_is_an_untidy_one() -> None:
+    """Whoever cleans nothing, or otherwise, is given other tokens: with a tidy prompt all are equal."""
+    given = {"height": 64, "width": 96, "num_frames": 9, "num_inference_steps": 50, "guidance_scale": 5.0}
+    base = generation.Call("p0s0", given, "a fox {runs}", "", 0)
+    found = {call.name: call for call in generation.variations(port_of(given, {}), base)}
+    text = found["prompt"].prompt
+    assert text.startswith("a fox {runs},  at 100% {snow},\t")
+    cleaned = (html.unescape(text), " ".join(text.split()), text.lower(), unicodedata.normalize("NFKC", text))
+    assert all(other != text for other in (*cleaned, html.unescape(html.unescape(text))))
+    assert html.unescape(html.unescape(text)) != html.unescape(text)
+    assert text == text.strip()  # VideoGenerator strips it
+    assert html.unescape(found["negative"].negative_prompt) != found["negative"].negative_prompt
+    assert len(found["long"].prompt.split()) >= odd_text.LONG_WORDS  # a call of many steps is probed with it, too
+    assert found["long"].arguments["num_inference_steps"] == generation.SHORT
 
 
 def test_a_short_call_is_probed_beyond_its_own_arguments() -> None:
