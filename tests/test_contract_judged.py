@@ -28,8 +28,8 @@ ENCODER = Component("text_encoder", "text_encoder", "port", tokenizer="tokenizer
 
 @pytest.fixture
 def port(tmp_path: Path) -> SimpleNamespace:
-    """A port of which only the components and the release's folder are looked at."""
-    return SimpleNamespace(components={}, official_tree=tmp_path)
+    """A port of which only the components, the release's folder and the root are looked at."""
+    return SimpleNamespace(components={}, official_tree=tmp_path, root=tmp_path)
 
 
 def judge(

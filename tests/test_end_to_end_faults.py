@@ -343,6 +343,12 @@ FAULTS = [
         replace(PIPELINE_CONFIG, 're.sub(r"\\s+", " ", prompt)', 're.sub(r" +", " ", prompt)'),
     ),
     Fault(
+        "large_videos_in_tiles",  # of a size that no call of the gate has
+        "config",
+        "vae_tiling",
+        replace(PIPELINE_CONFIG, "vae_tiling: bool = False", "vae_tiling: bool = True"),
+    ),
+    Fault(
         "text_cut_at_226",
         "pipeline",
         "very long",

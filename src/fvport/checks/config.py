@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport.checks import Options
+from fvport.checks import Options, _tiling
 from fvport.checks import _fields as fields
 from fvport.errors import BlockedError, FvportError
 from fvport.evidence import Item
@@ -38,7 +38,7 @@ def run(port: Port, options: Options) -> ev.Evidence:
     native = native_facts.facts(port, options.device)
     record.items += [Item(f"official: {k}", "blocked", f"{k}: {v}") for k, v in official["errors"].items()]
     record.items += [Item(f"native: {k}", "fail", f"{k}: {v}") for k, v in native["errors"].items()]
-    record.items += field_items(port, wanted, official, options.device)
+    record.items += field_items(port, wanted, official, native, options.device)
     for c in wanted:
         if c.kind == "scheduler":
             record.items += schedule_items(c, official, native)
@@ -94,6 +94,7 @@ def expected(port: Port) -> list[str]:
     names = ["presets", "model_index"]
     for c in port.components.values():
         names += [f"{c.name}: fields"] if c.mode in ("port", "reuse") and c.has_weights else []
+        names += [f"{c.name}: tiling"] if _tiling.tiles(c) else []
         names += [f"{c.name}: schedule"] if c.kind == "scheduler" else []
         names += [f"{c.name}: tokens"] if _has_tokens(c) else []
         names += [f"{c.name}: load tree"] if c.mode != "external" else []
@@ -178,8 +179,8 @@ def config_of(folder: Path) -> tuple[str, Json]:
     return "", {}
 
 
-def field_items(port: Port, wanted: list[Component], official: Json, device: str) -> list[Item]:
-    """Official JSON against the config that FastVideo's own update made of it."""
+def field_items(port: Port, wanted: list[Component], official: Json, facts: Json, device: str) -> list[Item]:
+    """Official JSON against the config that FastVideo's own update made of it; of a VAE, whether it tiles."""
     from fvport.models import native
 
     parts = [c for c in wanted if c.mode in ("port", "reuse") and c.has_weights]
@@ -195,6 +196,8 @@ def field_items(port: Port, wanted: list[Component], official: Json, device: str
             continue
         source = config_of(port.official_tree / (c.weights or c.name))[1]
         items += fields.field_items(c, source, official.get("defaults", {}).get(c.name, {}), answer["value"])
+        if _tiling.tiles(c):
+            items.append(_tiling.item(port, c, answer["value"], facts.get("pipeline_config") or {}))
     return items
 
 

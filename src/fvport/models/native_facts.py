@@ -26,7 +26,7 @@ PROMPTS = {
     "empty": [""],
     "plain": ["a fox runs through deep snow at dawn"],
     "long": ["a fox, then a river and a mountain under low clouds; " * 120],
-    "unicode": ["  Füchse \u2014 \u72d0\u72f8 \U0001f98a na\u00efve\u00a0caf\u00e9 &amp; 'quotes'\n\ttabs  "],
+    "unicode": ["  Füchse \u2014 \u72d0\u72f8 \U0001f98a na\u00efve\u00a0caf\u00e9 &amp;amp; 'quotes' <3\n\ttabs  "],
     "batch": ["one", "a rather longer second prompt, with commas, and more words", ""],
 }
 

@@ -183,4 +183,6 @@ class {{ p.pipeline_config_class }}(PipelineConfig):
         # Both halves, so that the load covers every tensor of the checkpoint.
         self.vae_config.load_encoder = True
         self.vae_config.load_decoder = True
+        # FastVideo tiles large media by default; the official pipeline decodes the whole.
+        self.vae_config.use_tiling = False
 {% endif %}
