@@ -56,6 +56,12 @@ def test_a_whole_decode_and_small_presets_are_green() -> None:
     assert unknown.verdict == "fail"  # a tile of a size that nobody knows
 
 
+def test_a_size_that_nobody_declares_is_not_called_small() -> None:
+    """A preset without a size may be of any."""
+    found = item({}, {"use_tiling": True}, {})
+    assert (found.verdict, "no preset says its size" in found.reason) == ("fail", True)
+
+
 def test_a_written_reason_is_taken_and_is_no_stale_excuse() -> None:
     """A port that has to tile says why; the gate lists it as a risk."""
     told = replace(VAE, config_ignored={"use_tiling": "81 frames do not fit otherwise"})

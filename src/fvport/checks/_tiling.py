@@ -35,9 +35,7 @@ def item(port: Port, c: Component, schema: Json, pipeline: Json) -> Item:
     large = _large(port, config)
     if not large:
         return Item(name, "pass", f"{' and '.join(by)}; no preset is larger than a tile", component=c.name)
-    what = (
-        f"{c.name}: {' and '.join(by)}, and the official pipeline decodes the whole: the presets' {large} is decoded in"
-    )
+    what = f"{c.name}: {' and '.join(by)}, and the official pipeline decodes the whole: {large} is decoded in"
     todo = (
         "Set vae_tiling = False, and self.vae_config.use_tiling = False in __post_init__, of the pipeline config; or "
         f"say in components.{c.name}.config_ignored why production tiles: use_tiling"
@@ -46,13 +44,16 @@ def item(port: Port, c: Component, schema: Json, pipeline: Json) -> Item:
 
 
 def _large(port: Port, config: Json) -> str:
-    """What of the declared presets is larger than a tile; '' where nothing is."""
-    found = []
+    """What of the declared presets is larger than a tile, or is not known; '' where nothing is."""
+    found, known = [], False
     for values in port.presets.values():
         for key, limit in {**SIZES, "num_frames": FRAMES}.items():
             own, most = values[key].value if key in values else None, config.get(limit)
             if key == "num_frames" and not config.get("use_temporal_tiling"):
                 continue
+            known |= isinstance(own, int)
             if isinstance(own, int) and not (isinstance(most, int) and own <= most):
                 found.append(f"{key} {own}" + (f" (a tile has {most})" if isinstance(most, int) else ""))
-    return ", ".join(dict.fromkeys(found))
+    if found:
+        return f"the presets' {', '.join(dict.fromkeys(found))}"
+    return "" if known else "what is larger than a tile (no preset says its size)"
