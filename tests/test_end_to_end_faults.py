@@ -349,6 +349,12 @@ FAULTS = [
         replace(PIPELINE_CONFIG, "vae_tiling: bool = False", "vae_tiling: bool = True"),
     ),
     Fault(
+        "vae_decodes_in_half_precision",  # and every check computes it in float32
+        "config",
+        "vae_decode_precision is bf16",
+        replace(PIPELINE_CONFIG, 'vae_decode_precision: str | None = "fp32"', 'vae_decode_precision: str = "bf16"'),
+    ),
+    Fault(
         "text_cut_at_226",
         "pipeline",
         "very long",

@@ -258,6 +258,7 @@ def test_expected_names(port: Port) -> None:
     """The gate asks for an item of each kind."""
     assert set(config.expected(port)) == {
         *("presets", "model_index", "transformer: fields", "scheduler: schedule"),
+        "transformer: precision",
         *("transformer: load tree", "scheduler: load tree"),
     }
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fvport.checks import _tiling
+from fvport.checks import _precision, _tiling
 from fvport.contract import tokens
 from fvport.evidence import Item
 from fvport.spec import Component, Port
@@ -75,8 +75,9 @@ def stale_excuses(c: Component, official: Json, after: Json) -> list[tuple[str, 
             found.append(
                 ("stale excuse", key, f"config_renamed says {native}, and the native config has no such field")
             )
+    known = BOOKKEEPING | _tiling.accepted(c) | _precision.accepted(c)
     for key, reason in c.config_ignored.items():
-        if key not in official and key not in BOOKKEEPING and not (key == _tiling.ACCEPTED and _tiling.tiles(c)):
+        if key not in official and key not in known:
             found.append(("stale excuse", key, "config_ignored names it, and the official config has no such field"))
         elif not reason.strip():
             found.append(("excuse without a reason", key, "config_ignored must say why"))

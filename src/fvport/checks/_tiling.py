@@ -13,7 +13,7 @@ from fvport.evidence import Item
 from fvport.spec import Component, Port
 
 Json = dict[str, Any]
-ACCEPTED = "use_tiling"  # of config_ignored: a person says why production tiles
+ACCEPTED = "use_tiling"
 SIZES = {"height": "tile_sample_min_height", "width": "tile_sample_min_width"}
 FRAMES = "tile_sample_min_num_frames"
 
@@ -21,6 +21,11 @@ FRAMES = "tile_sample_min_num_frames"
 def tiles(c: Component) -> bool:
     """Components that have such an item."""
     return c.kind == "vae" and c.mode in ("port", "reuse")
+
+
+def accepted(c: Component) -> set[str]:
+    """The key of `config_ignored` in which a person says why production tiles."""
+    return {ACCEPTED} if tiles(c) else set()
 
 
 def item(port: Port, c: Component, schema: Json, pipeline: Json) -> Item:

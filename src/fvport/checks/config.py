@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import evidence as ev
-from fvport.checks import Options, _tiling
+from fvport.checks import Options, _precision, _tiling
 from fvport.checks import _fields as fields
 from fvport.errors import BlockedError, FvportError
 from fvport.evidence import Item
@@ -38,7 +38,9 @@ def run(port: Port, options: Options) -> ev.Evidence:
     native = native_facts.facts(port, options.device)
     record.items += [Item(f"official: {k}", "blocked", f"{k}: {v}") for k, v in official["errors"].items()]
     record.items += [Item(f"native: {k}", "fail", f"{k}: {v}") for k, v in native["errors"].items()]
-    record.items += field_items(port, wanted, official, native, options.device)
+    ships = native.get("pipeline_config") or {}
+    record.items += field_items(port, wanted, official, ships, options.device)
+    record.items += [_precision.item(port, c, ships) for c in wanted if _precision.asked(c)]
     for c in wanted:
         if c.kind == "scheduler":
             record.items += schedule_items(c, official, native)
@@ -94,6 +96,7 @@ def expected(port: Port) -> list[str]:
     names = ["presets", "model_index"]
     for c in port.components.values():
         names += [f"{c.name}: fields"] if c.mode in ("port", "reuse") and c.has_weights else []
+        names += [f"{c.name}: precision"] if _precision.asked(c) else []
         names += [f"{c.name}: tiling"] if _tiling.tiles(c) else []
         names += [f"{c.name}: schedule"] if c.kind == "scheduler" else []
         names += [f"{c.name}: tokens"] if _has_tokens(c) else []
@@ -179,8 +182,11 @@ def config_of(folder: Path) -> tuple[str, Json]:
     return "", {}
 
 
-def field_items(port: Port, wanted: list[Component], official: Json, facts: Json, device: str) -> list[Item]:
-    """Official JSON against the config that FastVideo's own update made of it; of a VAE, whether it tiles."""
+def field_items(port: Port, wanted: list[Component], official: Json, ships: Json, device: str) -> list[Item]:
+    """Official JSON against the config that FastVideo's own update made of it; of a VAE, whether it tiles.
+
+    `ships`: the fields of the pipeline config.
+    """
     from fvport.models import native
 
     parts = [c for c in wanted if c.mode in ("port", "reuse") and c.has_weights]
@@ -197,7 +203,7 @@ def field_items(port: Port, wanted: list[Component], official: Json, facts: Json
         source = config_of(port.official_tree / (c.weights or c.name))[1]
         items += fields.field_items(c, source, official.get("defaults", {}).get(c.name, {}), answer["value"])
         if _tiling.tiles(c):
-            items.append(_tiling.item(port, c, answer["value"], facts.get("pipeline_config") or {}))
+            items.append(_tiling.item(port, c, answer["value"], ships))
     return items
 
 

@@ -210,7 +210,10 @@ def forward_context(timestep: int = 0, attn_metadata: Any = None, batch: Any = N
 
 
 def arguments(port: Port, precision: str = "fp32") -> Any:
-    """FastVideoArgs for the load tree with the port's pipeline config: this process's groups, nothing offloaded."""
+    """FastVideoArgs for the load tree with the port's pipeline config: this process's groups, nothing offloaded.
+
+    `precision`: what everything computes in; '' leaves it as the config ships it.
+    """
     from fastvideo.fastvideo_args import FastVideoArgs
 
     offloads = ("dit_cpu_offload", "vae_cpu_offload", "text_encoder_cpu_offload", "image_encoder_cpu_offload")
@@ -224,7 +227,8 @@ def arguments(port: Port, precision: str = "fp32") -> Any:
             where=shown(port, port.load_tree),
             todo="Register the port: fvport workspace",
         ) from error
-    set_precision(args.pipeline_config, precision)
+    if precision:
+        set_precision(args.pipeline_config, precision)
     return args
 
 

@@ -216,9 +216,10 @@ def presets(port: Port, asked: Json) -> Json:
 
 
 def pipeline_config(port: Port, asked: Json) -> Json:
+    """Its fields as they ship, precisions included."""
     from fvport.models import native
 
-    config = native.arguments(port).pipeline_config
+    config = native.arguments(port, "").pipeline_config
     return {f.name: plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
 
 

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The precision that production computes in, against the one that the checkpoint is stored in.
+
+The gate compares in float32, whatever the pipeline config says, so its calls cannot show a VAE that ships in half
+precision. What the config says is compared: it is float32, or what the checkpoint stores, or bfloat16 for a model whose
+blocks `parity` compares in it. Anything else was run by nobody.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from fvport.errors import FvportError
+from fvport.evidence import Item
+from fvport.spec import Component, Port
+
+Json = dict[str, Any]
+WORDS = {"F64": "fp32", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # as stored -> FastVideo's word
+FIELDS = {  # kind -> fields of the pipeline config; one that ends in s has an entry a component
+    "dit": ("dit_precision",),
+    "vae": ("vae_precision", "vae_decode_precision"),
+    "text_encoder": ("text_encoder_precisions",),
+    "image_encoder": ("image_encoder_precision",),
+}
+BLOCKS = {"dit", "text_encoder", "image_encoder"}  # what `parity` runs in bf16, block by block
+TODO = (
+    "Set {field} of the pipeline config to {stored} or fp32, or say in components.{name}.config_ignored why production "
+    "may compute in it: {field}"
+)
+
+
+def asked(c: Component) -> bool:
+    """Components that have such an item."""
+    return c.kind in FIELDS and c.mode in ("port", "reuse") and c.has_weights
+
+
+def accepted(c: Component) -> set[str]:
+    """Keys of `config_ignored` in which a person says why production computes in less."""
+    return set(FIELDS[c.kind]) if asked(c) else set()
+
+
+def item(port: Port, c: Component, own: Json) -> Item:
+    """`own`: `{field: value}` of the pipeline config as it ships, before the gate sets it to float32."""
+    name = f"{c.name}: precision"
+    if not own:
+        return Item(name, "blocked", f"{name}: FastVideo did not say what the pipeline config ships", component=c.name)
+    try:
+        stored = stored_in(port.load_tree / (c.weights or c.name))
+    except FvportError as error:
+        return Item(name, "blocked", f"{name}: {error}", component=c.name)
+    used = shipped(port, c, own)
+    said = ", ".join(f"{field} {value}" for field, value in used.items())
+    wrong = {field: value for field, value in used.items() if not _known(c, value, stored)}
+    excused = {field: c.config_ignored.get(field, "").strip() for field in wrong}
+    figures = {"stored": stored or "another dtype", **used}
+    for field, value in wrong.items():
+        if not excused[field]:
+            what = f"{c.name}: {field} is {value}, and the checkpoint stores {stored}"
+            what += f": no check computes {_what(c)} in it"
+            todo = TODO.format(field=field, stored=stored, name=c.name)
+            return Item(name, "fail", what, figures, component=c.name, todo=todo)
+    reason = f"by declaration: {'; '.join(excused.values())}" if wrong else said
+    return Item(name, "pass", reason, figures, component=c.name)
+
+
+def shipped(port: Port, c: Component, own: Json) -> dict[str, str]:
+    """{field: the precision that this component gets of it}, as FastVideo's loaders and stages choose it."""
+    same = [other.name for other in port.components.values() if other.kind == c.kind and other.mode != "passthrough"]
+    index = same.index(c.name)
+    found: dict[str, str] = {}
+    for field in FIELDS[c.kind]:
+        value = own.get(field)
+        if field == "image_encoder_precision" and own.get("image_encoder_configs"):
+            several = own.get("image_encoder_precisions") or ()
+            value = several[index] if index < len(several) else value
+        elif isinstance(value, list | tuple):
+            value = value[index] if index < len(value) else None
+        if field == "vae_decode_precision":
+            value = value or own.get("vae_precision")
+        found[field] = str(value)
+    return found
+
+
+def stored_in(folder: Path) -> str:
+    """FastVideo's word for the dtype of most values in a load tree's folder; '' for one that it has no word for."""
+    from fvport.weights import manifest
+
+    counts: dict[str, int] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for tensor in manifest.read_header(file).values():
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + math.prod(tensor.shape)
+    return WORDS.get(max(counts, key=lambda dtype: counts[dtype]), "") if counts else ""
+
+
+def _known(c: Component, value: str, stored: str) -> bool:
+    if value == "fp32" or not stored:
+        return value in WORDS.values()
+    return value == stored or (value == "bf16" and c.kind in BLOCKS)
+
+
+def _what(c: Component) -> str:
+    return "its blocks" if c.kind in BLOCKS else "a VAE"
