@@ -101,6 +101,12 @@ def registered_name(port: PortCopy) -> None:
     path.write_text(path.read_text().replace("TinyWanTransformer3DModel", "WanTransformer3DModel"))
 
 
+def in_bf16(port: PortCopy) -> None:
+    """The port ships its transformer and its text encoder in bf16, as most ports do."""
+    port.edit(PIPELINE_CONFIG, 'dit_precision: str = "fp32"', 'dit_precision: str = "bf16"')
+    port.edit(PIPELINE_CONFIG, 'precisions: tuple[str, ...] = ("fp32", )', 'precisions: tuple[str, ...] = ("bf16", )')
+
+
 def media_fault(body: str) -> Callable[[PortCopy], None]:
     """The decoding stage does `body` to the frames, (batch, channels, frames, height, width) in 0..1."""
 
@@ -353,6 +359,18 @@ FAULTS = [
         "config",
         "vae_decode_precision is bf16",
         replace(PIPELINE_CONFIG, 'vae_decode_precision: str | None = "fp32"', 'vae_decode_precision: str = "bf16"'),
+    ),
+    Fault(
+        "timestep_rounded_as_it_ships",  # in float32 the cast does nothing
+        "pipeline",
+        "as shipped: timesteps",
+        both(in_bf16, replace(DENOISING, ".to(latents.device)", ".to(latents.device, dtype)")),
+    ),
+    Fault(
+        "noise_in_the_dtype_of_the_text",  # FastVideo's own stage
+        "pipeline",
+        "initial_noise is 1.",
+        both(in_bf16, replace(DENOISING, "[embed.float() for embed in embeds]", "embeds")),
     ),
     Fault(
         "text_cut_at_226",

@@ -19,7 +19,7 @@ import pytest
 from fvport import evidence, fastvideo_api
 from fvport.errors import FvportError
 from fvport.models import ask, kept, native_facts, native_pipeline
-from fvport.parity import generation
+from fvport.parity import generating
 
 
 def tree(root: Path, text: str = "") -> Path:
@@ -184,8 +184,8 @@ def test_a_generation_follows_all_of_fvport(tmp_path: Path, monkeypatch: pytest.
     made: list[Path] = []
 
     def make() -> Path:
-        side = generation._side(tiny, "native", "cpu", {}, lambda wanted, part: made.append(part))
-        return generation._kept(tiny, side, [{"name": "p0s0"}])
+        side = generating.side_of(tiny, "native", "cpu", {}, lambda wanted, part: made.append(part))
+        return generating.kept_folder(tiny, side, [{"name": "p0s0"}])
 
     first = make()
     assert make() == first

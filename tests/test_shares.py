@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fvport.parity import generation, shares
+from fvport.parity import generating, shares
 
 CALLS = [{"name": "p0s0"}, {"name": "p0s0.noise"}, {"name": "p0s7"}]
 
 
-def side(store: Path, made: list[str], key: str = "a", fails: str = "") -> generation._Side:
+def side(store: Path, made: list[str], key: str = "a", fails: str = "") -> generating.Side:
     """Writes each call's name into a folder of its own, and leaves none for `fails`, as a float64 that cannot run."""
 
     def make(wanted: list[dict[str, Any]], part: Path) -> None:
@@ -24,10 +24,10 @@ def side(store: Path, made: list[str], key: str = "a", fails: str = "") -> gener
                 (part / call["name"]).mkdir()
                 (part / call["name"] / "steps.json").write_text(json.dumps(call["name"]))
 
-    return generation._Side("native", store, {"key": key}, make)
+    return generating.Side("native", store, {"key": key}, make)
 
 
-def whole(one: generation._Side, tmp_path: Path) -> list[str]:
+def whole(one: generating.Side, tmp_path: Path) -> list[str]:
     part = tmp_path / "part"
     part.mkdir()
     one.make(shares.taken(one.share, CALLS, part), part)
@@ -72,7 +72,7 @@ def test_a_job_that_breaks_leaves_no_half(tmp_path: Path) -> None:
         (part / "p0s0").mkdir()
         raise RuntimeError("out of memory")
 
-    one = generation._Side("native", tmp_path / "store", {}, make)
+    one = generating.Side("native", tmp_path / "store", {}, make)
     with pytest.raises(RuntimeError):
         shares.fill(one.share, CALLS, make)
     assert not list((tmp_path / "store").iterdir())

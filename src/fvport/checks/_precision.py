@@ -14,16 +14,11 @@ from typing import Any
 
 from fvport.errors import FvportError
 from fvport.evidence import Item
+from fvport.models import precisions
 from fvport.spec import Component, Port
 
 Json = dict[str, Any]
 WORDS = {"F64": "fp32", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # as stored -> FastVideo's word
-FIELDS = {  # kind -> fields of the pipeline config; one that ends in s has an entry a component
-    "dit": ("dit_precision",),
-    "vae": ("vae_precision", "vae_decode_precision"),
-    "text_encoder": ("text_encoder_precisions",),
-    "image_encoder": ("image_encoder_precision",),
-}
 BLOCKS = {"dit", "text_encoder", "image_encoder"}  # what `parity` runs in bf16, block by block
 TODO = (
     "Set {field} of the pipeline config to {stored} or fp32, or say in components.{name}.config_ignored why production "
@@ -33,12 +28,12 @@ TODO = (
 
 def asked(c: Component) -> bool:
     """Components that have such an item."""
-    return c.kind in FIELDS and c.mode in ("port", "reuse") and c.has_weights
+    return c.kind in precisions.FIELDS and c.mode in ("port", "reuse") and c.has_weights
 
 
 def accepted(c: Component) -> set[str]:
     """Keys of `config_ignored` in which a person says why production computes in less."""
-    return set(FIELDS[c.kind]) if asked(c) else set()
+    return set(precisions.FIELDS[c.kind]) if asked(c) else set()
 
 
 def item(port: Port, c: Component, own: Json) -> Item:
@@ -50,7 +45,7 @@ def item(port: Port, c: Component, own: Json) -> Item:
         stored = stored_in(port.load_tree / (c.weights or c.name))
     except FvportError as error:
         return Item(name, "blocked", f"{name}: {error}", component=c.name)
-    used = shipped(port, c, own)
+    used = precisions.shipped(port, c, own)
     said = ", ".join(f"{field} {value}" for field, value in used.items())
     wrong = {field: value for field, value in used.items() if not _known(c, value, stored)}
     excused = {field: c.config_ignored.get(field, "").strip() for field in wrong}
@@ -63,24 +58,6 @@ def item(port: Port, c: Component, own: Json) -> Item:
             return Item(name, "fail", what, figures, component=c.name, todo=todo)
     reason = f"by declaration: {'; '.join(excused.values())}" if wrong else said
     return Item(name, "pass", reason, figures, component=c.name)
-
-
-def shipped(port: Port, c: Component, own: Json) -> dict[str, str]:
-    """{field: the precision that this component gets of it}, as FastVideo's loaders and stages choose it."""
-    same = [other.name for other in port.components.values() if other.kind == c.kind and other.mode != "passthrough"]
-    index = same.index(c.name)
-    found: dict[str, str] = {}
-    for field in FIELDS[c.kind]:
-        value = own.get(field)
-        if field == "image_encoder_precision" and own.get("image_encoder_configs"):
-            several = own.get("image_encoder_precisions") or ()
-            value = several[index] if index < len(several) else value
-        elif isinstance(value, list | tuple):
-            value = value[index] if index < len(value) else None
-        if field == "vae_decode_precision":
-            value = value or own.get("vae_precision")
-        found[field] = str(value)
-    return found
 
 
 def stored_in(folder: Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fvport import callnames, fastvideo_api
-from fvport.checks import Options, _call
+from fvport.checks import Options, _call, _shipped
 from fvport.checks._planted import FAULTS
 from fvport.errors import BlockedError
 from fvport.evidence import Evidence, Item
@@ -96,7 +96,7 @@ def expected(port: Port) -> list[str]:
         names.append("planted: sound of another moment")
     if generation.SECONDS.keys() <= told.call.keys():
         names += ["planted: seconds left out", *(f"changed: {words}" for words in generation.SECONDS.values())]
-    return names + [f"changed: {name}" for name in declared.fields(port)]
+    return names + [f"changed: {name}" for name in declared.fields(port)] + _shipped.names()
 
 
 def inputs(port: Port) -> list[str]:
@@ -118,6 +118,7 @@ def run(port: Port, options: Options) -> Evidence:
     record.items += _call.weaker(port)
     record.items += planted(port, official, native, calls)
     record.items += varied(port, official, native, calls) + _call.unvaried(port)
+    record.items += _shipped.items(port, device, official, native)
     record.notes += _notes(official, native, calls[0])
     return record
 

@@ -28,7 +28,8 @@ def run(
 ) -> None:
     """Generate once for each call; a call writes `out`/<name>/steps.safetensors, steps.json and the media file.
 
-    A call has name, arguments (of `generate_video`), and optionally force (official steps.safetensors). Raises
+    A call has name, arguments (of `generate_video`), and optionally force (official steps.safetensors). `precision`: of
+    every component, '' for what the port's pipeline config ships. Raises
     BlockedError where load tree or workspace is missing, FvportError with FastVideo's last words where it fails.
     """
     from fvport import fastvideo_api
@@ -42,8 +43,11 @@ def run(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "capture.json").write_text(json.dumps({"force": call.get("force", "")}) + "\n")
     job = out / "job.json"
-    encoders = sum(bool(c.config) for c in port.components.values() if c.kind == "text_encoder")
-    what = {"model": str(port.load_tree), "calls": calls, "precision": precision, "text_encoders": encoders}
+    counts = {
+        f"{kind}s": sum(bool(c.config) for c in port.components.values() if c.kind == kind)
+        for kind in ("text_encoder", "image_encoder")
+    }
+    what = {"model": str(port.load_tree), "calls": calls, "precision": precision, **counts}
     what["workload"] = next((name for name in port.port.workload_types if name != "v2v"), "t2v")  # none is v2v
     job.write_text(json.dumps(what | {"out": str(out)}))
     env = fastvideo_api.child_environment(port.root, device, backend=port.fastvideo.attention_backend)
@@ -99,6 +103,9 @@ def _main(job_file: str) -> None:
         settings |= {"dit_precision": job["precision"], "vae_precision": job["precision"]}
         settings |= {"vae_decode_precision": job["precision"]}
         settings |= {"text_encoder_precisions": (job["precision"],) * job["text_encoders"]}
+        settings |= {"image_encoder_precision": job["precision"]}
+        if job["image_encoders"] > 1:
+            settings |= {"image_encoder_precisions": (job["precision"],) * job["image_encoders"]}
     generator = fastvideo_api.video_generator().from_pretrained(job["model"], **settings)
     try:
         for call in job["calls"]:

@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fvport import callnames, fastvideo_api
-from fvport import evidence as ev
 from fvport.errors import BlockedError, UsageError
-from fvport.models import kept, native_pipeline
-from fvport.parity import clips, declared, odd_text, oracle, pictures, shares, walk
+from fvport.parity import clips, declared, generating, odd_text, oracle, pictures, shares, walk
 from fvport.spec import Port
 
 SHORT = 4  # more steps than this are not taken by the variations
 NOISE = 2.0**-23
 FIELD = "field-"  # how a variation of a declared field is named: no other call begins so
 SECONDS, STRENGTH = declared.SECONDS, declared.STRENGTH
-PACKAGES = ("fvport", "torch", "diffusers", "transformers", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -225,7 +220,7 @@ def inputs(port: Port) -> list[str]:
     """Everything that a generation on either side depends on, as names of a record's inputs."""
     folder, tree = port.folder.relative_to(port.root), port.load_tree.relative_to(port.root)
     names = ["port:official", "port:fastvideo", "port:presets", "tree:fastvideo", f"file:{folder}/oracle.py"]
-    names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in PACKAGES)]
+    names += [f"file:{tree}/model_index.json", *(f"package:{name}" for name in generating.PACKAGES)]
     names += oracle.code_inputs(port) + pictures.inputs(port) + clips.inputs(port)
     for name, component in port.components.items():
         if component.kind in ("tokenizer", "processor"):
@@ -239,7 +234,7 @@ def inputs(port: Port) -> list[str]:
 
 def official(port: Port, device: str) -> Path:
     """Every call by the official pipeline; the calls that give floors again in float64 and under rounding noise."""
-    return _kept(port, _official(port, device), _told(calls(port), device))
+    return generating.kept_folder(port, generating.official(port, device), _told(calls(port), device))
 
 
 def native(port: Port, device: str) -> Path:
@@ -249,15 +244,15 @@ def native(port: Port, device: str) -> Path:
     rate = fps(port)
     wanted = [call.native(rate) for call in todo]
     wanted.append(todo[0].native(rate, ".forced", str(forced / todo[0].name / "steps.safetensors")))
-    return _kept(port, _native(port, device), wanted)
+    return generating.kept_folder(port, generating.native(port, device), wanted)
 
 
 def ahead(port: Port, name: str, device: str) -> None:
     """One call on both sides, made by itself (a cluster's job): `official` and `native` take it where they find it."""
     chosen = [call for call in calls(port) if call.name == name]
     for side, wanted in (
-        (_official(port, device), _told(chosen, device)),
-        (_native(port, device), [call.native(fps(port)) for call in chosen]),
+        (generating.official(port, device), _told(chosen, device)),
+        (generating.native(port, device), [call.native(fps(port)) for call in chosen]),
     ):
         shares.fill(side.share, wanted, side.make)
 
@@ -269,73 +264,6 @@ def _told(some: list[Call], device: str) -> list[dict[str, Any]]:
             wanted.append(call.official(device, ".noise", perturb=NOISE))
             wanted.append(call.official(device, ".float64", dtype="float64", may_fail=True))
     return wanted
-
-
-@dataclass(frozen=True)
-class _Side:
-    """How one side generates: `key` is what its calls depend on beside themselves, `make` makes some below a folder."""
-
-    name: str
-    store: Path
-    key: dict[str, Any]
-    make: shares.Made
-
-    def folder(self, wanted: list[dict[str, Any]]) -> Path:
-        return self._named(self.name, wanted)
-
-    def share(self, wanted: list[dict[str, Any]]) -> Path:
-        return self._named(f"share-{self.name}", wanted)
-
-    def _named(self, start: str, wanted: list[dict[str, Any]]) -> Path:
-        digest = ev.blake3(ev.canonical({**self.key, "calls": wanted})).partition(":")[2][:24]
-        return self.store / f"{start}.{digest}"
-
-
-def _side(port: Port, name: str, device: str, key: dict[str, Any], make: shares.Made) -> _Side:
-    packages = ev.digests(port, [f"package:{name}" for name in PACKAGES])
-    place = [device, fastvideo_api.device_of(port.root, device)["name"]]
-    store = port.state / "cache" / "generation"
-    return _Side(name, store, {**key, "media": _media(port), "packages": packages, "device": place}, make)
-
-
-def _official(port: Port, device: str) -> _Side:
-    whole = port.official_weights if port.official.needs_conversion else port.official_weights / "model_index.json"
-    if not whole.exists():
-        raise BlockedError("no official weights", where=port.official.weights, todo="Run: nox -s prep")
-    if not (port.folder / "oracle.py").is_file():
-        raise BlockedError("no oracle.py", where=str(port.folder), todo="Bake the port again: fvport new")
-    key = {
-        "oracle": ev.blake3((port.folder / "oracle.py").read_bytes()),
-        "weights": listing(port.official_weights),
-        "lock": ev.digests(port, [f"weights:{name}" for name in port.components]),
-        "code": oracle.code(port),
-    }
-
-    def make(wanted: list[dict[str, Any]], part: Path) -> None:
-        oracle.call(port, "run_pipelines", [str(port.official_weights), wanted, str(part)])
-
-    return _side(port, "official", device, key, make)
-
-
-def _native(port: Port, device: str) -> _Side:
-    environment = {k: v for k, v in os.environ.items() if k.startswith("FASTVIDEO_")}
-    environment[fastvideo_api.BACKEND_VARIABLE] = port.fastvideo.attention_backend
-    key = {
-        "tree": ev.digest(port, "tree:fastvideo"),
-        "weights": listing(port.load_tree),
-        "environment": environment,
-    }
-    log = port.state / "logs" / "generation.log"
-
-    def make(wanted: list[dict[str, Any]], part: Path) -> None:
-        native_pipeline.run(port, wanted, part, log, device)
-
-    return _side(port, "native", device, key, make)
-
-
-def _media(port: Port) -> dict[str, str]:
-    """The content of the declared pictures and videos: a call holds only their paths."""
-    return ev.digests(port, pictures.inputs(port) + clips.inputs(port))
 
 
 def environment(native: Path) -> dict[str, Any]:
@@ -359,38 +287,3 @@ def media_file(folder: Path) -> Path | None:
     """The file that the native call wrote, where it lies now."""
     files = [file for file in sorted(folder.iterdir()) if file.suffix in (".mp4", ".png", ".wav", ".webp")]
     return files[0] if files else None
-
-
-def listing(folder: Path) -> list[list[Any]]:
-    """Names, sizes and times of all files (links followed), and the content of the small JSON ones."""
-    rows: list[list[Any]] = []
-    for root, dirs, names in os.walk(folder, followlinks=True):
-        dirs.sort()
-        for name in sorted(names):
-            file = Path(root, name)
-            stat = file.stat()
-            row: list[Any] = [str(file.relative_to(folder)), stat.st_size]
-            row.append(ev.blake3(file.read_bytes()) if name.endswith(".json") else stat.st_mtime_ns)
-            rows.append(row)
-    return rows
-
-
-def _kept(port: Port, side: _Side, wanted: list[dict[str, Any]]) -> Path:
-    """The folder of these calls, made where there is none; a half-made one never gets the name."""
-    folder = side.folder(wanted)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with kept.alone(folder):
-        if kept.hold(folder):
-            return folder
-        part = folder.with_name(f".{side.name}.part.{os.getpid()}")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        try:
-            if left := shares.taken(side.share, wanted, part):
-                side.make(left, part)
-            kept.settle(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-        for start in (side.name, f"share-{side.name}"):
-            kept.prune_folders(folder, start)
-    return folder

@@ -3,7 +3,7 @@
 {% set names = p.components | selectattr("kind", "ne", "tokenizer") | map(attribute="module_name") | list %}
 {% set tokenizers = encoders | map(attribute="tokenizer") | select | list %}
 {% set experts = p.components | selectattr("name", "equalto", "transformer_2") | list %}
-"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "some" if p.own_stages else "one" }} of its own."""
+"""{{ p.pipeline_class }}: FastVideo's stages where they do what the official pipeline does, and {{ "one" if p.is_stable_audio and not p.own_stages else "some" }} of its own."""
 {% if p.is_stable_audio %}
 import os
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 from fastvideo.fastvideo_args import FastVideoArgs
 from fastvideo.pipelines import ComposedPipelineBase, LoRAPipeline
 from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}DenoisingStage
+{% if not p.is_stable_audio %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ p.prefix }}LatentPreparationStage
+{% endif %}
 {% for name in p.own_stages %}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ name }}
 {% endfor %}
@@ -19,16 +22,14 @@ from fastvideo.pipelines.basic.{{ p.slug }}.stages import {{ name }}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages.text_and_sound import load_conditioner
 from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage, TimestepPreparationStage
 {% elif p.is_sd3 and p.renoises %}
-from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage, LatentPreparationStage
+from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage
 {% elif p.is_sd3 %}
-from fastvideo.pipelines.stages import (ConditioningStage, InputValidationStage, LatentPreparationStage,
-                                        TimestepPreparationStage)
+from fastvideo.pipelines.stages import ConditioningStage, InputValidationStage, TimestepPreparationStage
 {% elif p.renoises %}
-from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
-                                        TextEncodingStage)
+from fastvideo.pipelines.stages import ConditioningStage, DecodingStage, InputValidationStage, TextEncodingStage
 {% else %}
-from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, LatentPreparationStage,
-                                        TextEncodingStage, TimestepPreparationStage)
+from fastvideo.pipelines.stages import (ConditioningStage, DecodingStage, InputValidationStage, TextEncodingStage,
+                                        TimestepPreparationStage)
 {% endif %}
 
 
@@ -99,7 +100,8 @@ class {{ p.pipeline_class }}(LoRAPipeline, ComposedPipelineBase):
 {% if p.is_stable_audio %}
         self.add_stage("latent_preparation_stage", {{ p.prefix }}SoundLatentStage(scheduler=scheduler))
 {% else %}
-        self.add_stage("latent_preparation_stage", LatentPreparationStage(scheduler=scheduler, transformer=transformer))
+        latent_stage = {{ p.prefix }}LatentPreparationStage(scheduler, transformer)
+        self.add_stage("latent_preparation_stage", latent_stage)
 {% endif %}
 {% if p.renoises %}
         self.add_stage("noised_start_stage", {{ p.prefix }}NoisedStartStage(scheduler=scheduler))

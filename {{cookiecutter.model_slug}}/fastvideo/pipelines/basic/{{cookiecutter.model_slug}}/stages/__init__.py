@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-from fastvideo.pipelines.basic.{{ p.slug }}.stages.denoising import {{ p.prefix }}DenoisingStage
+{% set own = [p.prefix ~ "DenoisingStage"] + ([] if p.is_stable_audio else [p.prefix ~ "LatentPreparationStage"]) %}
+{% for name in own %}
+from fastvideo.pipelines.basic.{{ p.slug }}.stages.denoising import {{ name }}
+{% endfor %}
 {% for name, module in p.own_stages.items() %}
 from fastvideo.pipelines.basic.{{ p.slug }}.stages.{{ module }} import {{ name }}
 {% endfor %}
 
-{% if p.own_stages %}
 __all__ = [
-    "{{ p.prefix }}DenoisingStage",
-{% for name in p.own_stages %}
+{% for name in own + (p.own_stages | list) %}
     "{{ name }}",
 {% endfor %}
 ]
-{% else %}
-__all__ = ["{{ p.prefix }}DenoisingStage"]
-{% endif %}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Denoising as the official pipeline does it.
+"""{{ "Denoising as the official pipeline does it." if p.is_stable_audio else "Noise and denoising as the official pipeline makes them." }}
 
 FastVideo's shared stage computes in bf16 under autocast whatever the configuration says. This one computes in `dit_precision`,
 without autocast, and keeps the latents between steps as the scheduler returns them.
@@ -16,10 +16,26 @@ from fastvideo.fastvideo_args import FastVideoArgs
 from fastvideo.forward_context import set_forward_context
 from fastvideo.pipelines.pipeline_batch_info import ForwardBatch
 from fastvideo.pipelines.stages.base import PipelineStage
+{% if not p.is_stable_audio %}
+from fastvideo.pipelines.stages.latent_preparation import LatentPreparationStage
+{% endif %}
 from fastvideo.pipelines.stages.validators import StageValidators as V
 from fastvideo.pipelines.stages.validators import VerificationResult
 from fastvideo.utils import PRECISION_TO_TYPE
 
+{% if not p.is_stable_audio %}
+
+class {{ p.prefix }}LatentPreparationStage(LatentPreparationStage):
+    """Noise in float32: FastVideo's stage draws it in the dtype of the prompt's embeddings, bf16 where an encoder is."""
+
+    def forward(self, batch: ForwardBatch, fastvideo_args: FastVideoArgs) -> ForwardBatch:
+        embeds = batch.prompt_embeds
+        batch.prompt_embeds = [embed.float() for embed in embeds]
+        batch = super().forward(batch, fastvideo_args)
+        batch.prompt_embeds = embeds
+        return batch
+
+{% endif %}
 
 class {{ p.prefix }}DenoisingStage(PipelineStage):
     """Noise to latents: one conditional and, under guidance, one unconditional evaluation a step."""

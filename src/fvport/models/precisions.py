@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which precision each component ships: the pipeline config's fields, as FastVideo's loaders and stages read them.
+
+The gate computes in float32 whatever they say (`native.set_precision`); what they say is what users get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fvport.spec import Component, Port
+
+FIELDS = {  # kind -> fields of the pipeline config; one that ends in s has an entry a component
+    "dit": ("dit_precision",),
+    "vae": ("vae_precision", "vae_decode_precision"),
+    "text_encoder": ("text_encoder_precisions",),
+    "image_encoder": ("image_encoder_precision",),
+}
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def shipped(port: Port, c: Component, own: Mapping[str, Any]) -> dict[str, str]:
+    """{field: the precision that this component gets of it}; `own`: the pipeline config's fields."""
+    same = [other.name for other in port.components.values() if other.kind == c.kind and other.mode != "passthrough"]
+    index = same.index(c.name)
+    found: dict[str, str] = {}
+    for field in FIELDS[c.kind]:
+        value = own.get(field)
+        if field == "image_encoder_precision" and own.get("image_encoder_configs"):
+            several = own.get("image_encoder_precisions") or ()
+            value = several[index] if index < len(several) else value
+        elif isinstance(value, list | tuple):
+            value = value[index] if index < len(value) else None
+        if field == "vae_decode_precision":
+            value = value or own.get("vae_precision")
+        found[field] = str(value)
+    return found
+
+
+def lowest(port: Port, own: Mapping[str, Any]) -> str:
+    """The dtype, as torch spells it, that denoisers and text encoders ship in: the first that is not float32."""
+    for kind in ("dit", "text_encoder"):
+        for c in port.components.values():
+            if c.kind != kind or c.mode in ("passthrough", "external"):
+                continue
+            for value in shipped(port, c, own).values():
+                if DTYPES.get(value, "float32") != "float32":
+                    return DTYPES[value]
+    return "float32"

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In the precision that ships, a port loses no more than the official pipeline does; what it loses is named."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fvport.checks import _shipped
+from fvport.models import native_facts, precisions
+from fvport.parity import as_shipped
+from fvport.parity.as_shipped import Pair
+from fvport.parity.walk import Capture
+from fvport.spec import Component
+
+BF16 = torch.bfloat16
+
+
+def plain() -> dict[str, Any]:
+    """A record of two steps in float32."""
+    made = torch.Generator().manual_seed(0)
+    times = torch.tensor([998.39, 752.4])
+    record = {
+        "timesteps": times,
+        "initial_noise": torch.randn(1, 4, 8, generator=made),
+        "eval/000/0/encoder_hidden_states": torch.randn(1, 6, 8, generator=made),
+        "eval/000/0/hidden_states": torch.randn(1, 4, 8, generator=made),
+        "eval/000/0/output": torch.randn(1, 4, 8, generator=made),
+        "frames": torch.rand(1, 2, 4, 4, 3, generator=made),
+    }
+    for step in range(2):
+        record[f"eval/{step:03d}/0/timestep"] = times[step : step + 1]
+        record[f"step_timestep/{step:03d}"] = times[step : step + 1]
+        record[f"latents/{step:03d}"] = torch.randn(1, 4, 8, generator=made)
+    return record
+
+
+def shipped(**changes: Any) -> dict[str, Any]:
+    """The same as a healthy pipeline has it in bf16: text, latents and answers rounded, times and noise not."""
+    low = {
+        name: value.to(BF16)
+        for name, value in plain().items()
+        if name.startswith("latents/") or name.endswith(("/encoder_hidden_states", "/output", "/hidden_states"))
+    }
+    return {**plain(), **low, **changes}
+
+
+def pair(record: dict[str, Any]) -> Pair:
+    return Pair(Capture(plain()), Capture(record))
+
+
+def wrong(native: dict[str, Any], official: dict[str, Any] | None = None) -> dict[str, str]:
+    """{stage: reason} of what is red."""
+    found = as_shipped.compare(pair(official or shipped()), pair(native), "bfloat16")
+    return {finding.stage: finding.reason for finding in found if not finding.ok}
+
+
+def test_what_loses_as_the_official_side_does_is_green() -> None:
+    """Equal losses, and smaller ones."""
+    assert wrong(shipped()) == {}
+    assert wrong(plain()) == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value", "words"),
+    [
+        ("timesteps", "eval/001/0/timestep", lambda x: x.to(BF16), "timestep is 5.32e-04 off"),
+        ("timesteps", "timesteps", lambda x: x.round(), "timesteps is"),
+        ("initial noise", "initial_noise", lambda x: x.to(BF16), "it is bfloat16 natively, float32 officially"),
+        ("conditioning", "eval/000/0/encoder_hidden_states", lambda x: x * 1.02, "encoder_hidden_states is 2.00e-02"),
+        ("latents", "latents/001", lambda x: x * 1.02, "latents/001 is 2.00e-02 off"),
+        ("media", "frames", lambda x: x * math.nan, "not finite"),
+        ("media", "frames", lambda x: x[:, :1], "another shape"),
+    ],
+)
+def test_what_a_port_rounds_of_its_own_is_red(stage: str, name: str, value: Any, words: str) -> None:
+    """Its stage, argument and size are named."""
+    found = wrong(shipped(**{name: value(plain()[name])}))
+    assert list(found) == [stage], found
+    assert words in found[stage]
+
+
+def test_latents_are_kept_in_no_less_than_officially() -> None:
+    """The dtype itself is compared: what is lost adds up over steps that no short call has."""
+    official = shipped(**{"latents/000": plain()["latents/000"]})
+    assert wrong(shipped(), official) == {"latents": "after step 0 they are bfloat16, officially float32"}
+
+
+def test_what_the_official_pipeline_rounds_may_be_rounded() -> None:
+    """Flux hands over its timesteps in the dtype of its latents: then they are no fault of a port."""
+    low = {name: value.to(BF16) for name, value in plain().items() if name.endswith("/timestep")}
+    assert wrong(shipped(**low), shipped(**low)) == {}
+    assert as_shipped.rounded(pair(shipped(**low)), "bfloat16") is None
+
+
+def test_rounded_timesteps_are_planted_and_seen() -> None:
+    """The check's own fault; none where nobody could see it."""
+    faulty = as_shipped.rounded(pair(shipped()), "bfloat16")
+    assert faulty is not None
+    assert wrong(dict(faulty.shipped.tensors)).keys() == {"timesteps"}
+
+
+def test_an_oracle_that_takes_no_notice_of_a_dtype_is_seen() -> None:
+    """Its run in bf16 is its float32 run again: nothing follows from it."""
+    assert as_shipped.ignored(pair(plain()))
+    assert not as_shipped.ignored(pair(shipped()))
+
+
+@pytest.mark.parametrize(
+    ("dit", "text", "lowest"),
+    [
+        ("fp32", ["fp32"], "float32"),
+        ("bf16", ["fp32"], "bfloat16"),
+        ("fp32", ["fp16"], "float16"),
+        ("fp16", ["bf16"], "float16"),
+    ],
+)
+def test_the_lowest_precision_that_ships(dit: str, text: list[str], lowest: str) -> None:
+    """The denoiser's first, then the text encoders'."""
+    parts = [Component("transformer", "dit", "port"), Component("text_encoder", "text_encoder", "port")]
+    port: Any = SimpleNamespace(components={part.name: part for part in parts})
+    assert precisions.lowest(port, {"dit_precision": dit, "text_encoder_precisions": text}) == lowest
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict", "words"),
+    [
+        ({}, "blocked", "did not say"),
+        ({"pipeline_config": {"dit_precision": "fp32"}}, "pass", "ships in float32"),
+    ],
+)
+def test_what_ships_in_float32_was_compared(monkeypatch: Any, facts: Any, verdict: str, words: str) -> None:
+    """Nothing runs again; and nothing is passed where nobody knows what ships."""
+    monkeypatch.setattr(native_facts, "facts", lambda port, device: facts)
+    port: Any = SimpleNamespace(components={"transformer": Component("transformer", "dit", "port")})
+    items = _shipped.items(port, "cpu", None, None)  # type: ignore[arg-type]
+    assert [item.name for item in items] == _shipped.names()
+    assert {item.verdict for item in items} == {verdict}
+    assert all(words in item.reason for item in items)
