@@ -5,7 +5,8 @@
 
 Each job starts in a clone of its own of what the port holds now, committed or not; each `run:` goes to bash with the
 environment that the workflow gives it; artifacts go from job to job through a folder. `--engine host` runs the entry
-script without a container. The exit code is the verdict's; nothing of the port is changed.
+script without a container. Artifacts and summaries are left in the port's .fvport/dry-run/. The exit code is the
+verdict's; nothing else of the port is changed.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return workflow(run, jobs, options.only)
         finally:
             git(port, "update-ref", "-d", SNAPSHOT)
+            keep(run)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -78,7 +80,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", default="host", help="docker, podman, or host: without a container")
     parser.add_argument("--image", default="", help="image of the gate (FVPORT_GATE_IMAGE)")
     parser.add_argument("--only", default="", help="checks to run, by comma; the verdict then misses the others")
-    parser.add_argument("--scratch", type=Path, default=None, help="folder for clones and artifacts")
+    parser.add_argument("--scratch", type=Path, default=None, help="folder to work in, removed from it at the end")
     return parser.parse_args(argv)
 
 
@@ -155,8 +157,7 @@ def one_step(
 ) -> tuple[bool, dict[str, str]]:
     """(whether it ended well, what it wrote to $GITHUB_OUTPUT)."""
     if "uses" in step:
-        action(run, step["uses"].partition("@")[0], expressions.fill(step.get("with", {}), context), folder)
-        return True, {}
+        return action(run, step["uses"].partition("@")[0], expressions.fill(step.get("with", {}), context), folder), {}
     env = {**expressions.fill(spec.get("env", {}), context), **expressions.fill(step.get("env", {}), context)}
     files = {name: folder / "temp" / name.lower() for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
     given = {key: expressions.text(value) for key, value in env.items()}
@@ -170,8 +171,8 @@ def one_step(
     return done.returncode == 0, dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def action(run: Run, name: str, given: Mapping[str, Any], folder: Path) -> None:
-    """The three actions that the workflow uses. Another one is an error: a step may not be left out unseen."""
+def action(run: Run, name: str, given: Mapping[str, Any], folder: Path) -> bool:
+    """Whether one of the three actions that the workflow uses went well. Another one is an error: none is left out."""
     store = run.scratch / "artifacts"
     if name == "actions/checkout":
         git(folder, "clone", "-q", "--no-checkout", str(run.port), "tree")
@@ -179,7 +180,8 @@ def action(run: Run, name: str, given: Mapping[str, Any], folder: Path) -> None:
         git(folder / "tree", "checkout", "-q", "--detach", "FETCH_HEAD")
     elif name == "actions/upload-artifact":
         if not Path(given["path"]).is_dir():
-            raise SystemExit(f"dry run: nothing to upload at {given['path']}")
+            print(f"  nothing to upload at {given['path']}", flush=True)
+            return False
         shutil.copytree(given["path"], store / given["name"])
     elif name == "actions/download-artifact":
         for found in store.iterdir() if store.is_dir() else ():
@@ -187,22 +189,46 @@ def action(run: Run, name: str, given: Mapping[str, Any], folder: Path) -> None:
                 shutil.copytree(found, Path(given["path"]) / found.name)
     else:
         raise SystemExit(f"dry run: the workflow uses {name}, which this driver does not know")
+    return True
+
+
+def keep(run: Run) -> None:
+    """What GitHub would show of the run: artifacts, and each job's summary as JOB.md, in place of the last run's."""
+    place = run.port / ".fvport" / "dry-run"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    (place / ".gitignore").write_text("*\n", encoding="utf-8")  # a clone of a port does not leave .fvport out by itself
+    if (run.scratch / "artifacts").is_dir():
+        shutil.copytree(run.scratch / "artifacts", place, dirs_exist_ok=True)
+    for summary in run.scratch.glob("*/temp/github_step_summary"):
+        shutil.copyfile(summary, place / f"{summary.parent.parent.name}.md")
+    print(f"dry run: artifacts and summaries are in {place}", flush=True)
 
 
 # --- the port as it is now -------------------------------------------------------------------------------------------
 
 
 def snapshot(port: Path) -> str:
-    """A commit of what the port holds now, made with an index of its own: branch, index and files stay as they are."""
+    """A commit of what the port holds now: HEAD where all is committed, else one that no branch has.
+
+    It is made with an index of its own: branch, index and files stay as they are.
+    """
     with tempfile.TemporaryDirectory() as folder:
         env = {**os.environ, "GIT_INDEX_FILE": str(Path(folder, "index"))}
         git(port, "read-tree", "HEAD", env=env)
         git(port, "add", "--all", env=env)
         tree = git(port, "write-tree", env=env)
-    who = ["-c", "user.name=dry run", "-c", "user.email=dry-run@localhost"]
-    commit = git(port, *who, "commit-tree", tree, "-p", "HEAD", "-m", "What the dry run gates")
+    commit = git(port, "rev-parse", "HEAD")
+    if tree != git(port, "rev-parse", "HEAD^{tree}"):
+        commit = _uncommitted(port, tree)
+        print(f"dry run: gates what is not committed too, as {commit[:12]}, which is on no branch")
     git(port, "update-ref", SNAPSHOT, commit)
     return commit
+
+
+def _uncommitted(port: Path, tree: str) -> str:
+    who = ["-c", "user.name=dry run", "-c", "user.email=dry-run@localhost"]
+    return git(port, *who, "commit-tree", tree, "-p", "HEAD", "-m", "What the dry run gates")
 
 
 def git(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> str:

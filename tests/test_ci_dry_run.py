@@ -92,6 +92,32 @@ def test_the_port_is_as_it_was(port: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "gate.sh" in before[0]
 
 
+def test_what_is_committed_is_gated_under_its_own_name(
+    port: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A tree without changes is HEAD; one with changes is said to be another commit."""
+    run(port, monkeypatch, "", "--only", "boundary")
+    assert "which is on no branch" in capfd.readouterr().out
+    subprocess.run(["git", "add", "--all"], cwd=port, check=True)
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "all"], cwd=port, check=True)
+    assert dry_run.snapshot(port) == subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=port, text=True).strip()
+
+
+def test_artifacts_and_summaries_are_left(port: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What GitHub would show: the evidence of each check, and the plan's table."""
+    run(port, monkeypatch, "", "--only", "boundary")
+    left = {file.name for file in (port / ".fvport/dry-run").iterdir()}
+    assert {"evidence-toy-boundary", "plan.md"} <= left, left
+    assert "| toy | boundary |" in (port / ".fvport/dry-run/plan.md").read_text()
+
+
+def test_a_job_that_leaves_nothing_is_red_and_the_others_go_on(tmp_path: Path) -> None:
+    """`if-no-files-found: error`: the step is red, as on GitHub; the run does not end there."""
+    none = dry_run.Run(tmp_path, tmp_path, "", {}, {})
+    given = {"path": str(tmp_path / "gate-out"), "name": "evidence"}
+    assert not dry_run.action(none, "actions/upload-artifact", given, tmp_path)
+
+
 def test_no_port_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder that is none: one sentence, exit 2."""
     assert dry_run.main(["--port", str(tmp_path)]) == 2

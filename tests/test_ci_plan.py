@@ -136,6 +136,19 @@ def test_weights_on_our_runners_and_checks_on_githubs_are_said(tmp_path: Path, c
     assert "FVPORT_CPU_LABEL" in said
 
 
+@pytest.mark.parametrize(
+    ("device", "label", "warned"), [("cpu", "h100", True), ("cpu", "", False), ("cuda", "h100", False)]
+)
+def test_gpu_runners_that_get_no_job_are_said(
+    tmp_path: Path, device: str, label: str, warned: bool, capsys: Said
+) -> None:
+    """Somebody who names GPU runners means to gate on them: a port that asks for the CPU says so before it is green."""
+    text = f'[official]\nweights = "org/model"\n[gate]\nrequire_device = "{device}"\n'
+    assert plan.main(["--root", str(port(tmp_path, text)), "--gpu-label", label]) == 0
+    said = capsys.readouterr().err
+    assert ("no job goes to h100" in said and 'require_device is "cpu"' in said) == warned, said
+
+
 BAD = {
     "bad": ("[gate", "port.toml"),
     "empty": ("[gate]\nchecks = []\n", "checks"),

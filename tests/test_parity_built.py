@@ -75,3 +75,11 @@ def test_what_to_correct(native: str | None, line: str, resized: str, said: str,
     found = built.correct(PORT, {"native": native, "native_line": line, "resized": resized}, tmp_path)
     assert found.startswith(said)
     assert bool(found) == bool(said)
+
+
+def test_a_cause_that_was_confirmed_comes_before_sizes(tmp_path: Path) -> None:
+    """What makes the module equal is what to correct; another size beside it is only told."""
+    cause = {"family": "scale", "words": "with a softmax scale of 1 it is equal", "before": 0.06, "after": 0.0}
+    trace = {"native": "x", "native_line": OWN, "resized": "y is given z of [1], officially of [2]", "causes": [cause]}
+    found = built.correct(PORT, trace, tmp_path)
+    assert found == f"Correct x ({OWN}), which the trace names: with a softmax scale of 1 it is equal"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
@@ -347,7 +348,7 @@ def test_a_variation_that_changes_nothing_is_no_pass(sides: Any) -> None:
     port, official, native, calls = sides
     for side in (official, native):
         (side / "seed" / "steps.safetensors").write_bytes((side / "p0s0" / "steps.safetensors").read_bytes())
-    item = pipeline.varied(port, official, native, calls)[0]
+    item = pipeline.varied(port, "cpu", official, native, calls)[0]
     assert (item.verdict, item.metrics["official_change"]) == ("blocked", 0.0)
     assert "proves nothing" in item.reason
 
@@ -355,11 +356,24 @@ def test_a_variation_that_changes_nothing_is_no_pass(sides: Any) -> None:
 def test_an_ignored_argument_is_red(sides: Any) -> None:
     """A native side that answers a changed seed with the old noise is caught by the variation."""
     port, official, native, calls = sides
-    assert set(verdicts(pipeline.varied(port, official, native, calls)).values()) == {"pass"}
+    assert set(verdicts(pipeline.varied(port, "cpu", official, native, calls)).values()) == {"pass"}
     (native / "seed" / "steps.safetensors").write_bytes((native / "p0s0" / "steps.safetensors").read_bytes())
-    items = pipeline.varied(port, official, native, calls)
+    items = pipeline.varied(port, "cpu", official, native, calls)
     assert verdicts(items)["changed: seed"] == "fail"
     assert items[0].reason.startswith("initial noise")
+
+
+@pytest.mark.parametrize(("rounding", "verdict"), [(2.0**-18, "pass"), (2.0**-22, "fail")])
+def test_a_variation_that_is_red_by_a_little_is_judged_by_its_own_floor(
+    sides: Any, monkeypatch: Any, tmp_path: Path, rounding: float, verdict: str
+) -> None:
+    """Another prompt may be rounded more than the first: what is its own floor decides, and only near the budget."""
+    port, official, native, calls = sides
+    shutil.rmtree(native / "seed")
+    put(native / "seed", sampler(seed=1, noise=2.0**-19))
+    put(tmp_path / "own" / "seed.noise", sampler(seed=1, noise=rounding))
+    monkeypatch.setattr(generation, "floors", lambda port, device, call: tmp_path / "own")
+    assert verdicts(pipeline.varied(port, "cpu", official, native, calls))["changed: seed"] == verdict
 
 
 def test_a_field_that_is_written_in_is_red(sides: Any) -> None:
@@ -369,10 +383,10 @@ def test_a_field_that_is_written_in_is_red(sides: Any) -> None:
     for folder, noise in ((official / call.name, 0.0), (official / f"{call.name}.noise", 2.0**-22)):
         put(folder, sampler(seed=1, noise=noise))
     put(native / call.name, sampler(seed=1, noise=2.0**-23))
-    (item,) = pipeline.varied(port, official, native, [calls[0], call])
+    (item,) = pipeline.varied(port, "cpu", official, native, [calls[0], call])
     assert (item.name, item.verdict, item.metrics["official_change"] > 0) == ("changed: eta", "pass", True)
     (native / call.name / "steps.safetensors").write_bytes((native / "p0s0" / "steps.safetensors").read_bytes())
-    (item,) = pipeline.varied(port, official, native, [calls[0], call])
+    (item,) = pipeline.varied(port, "cpu", official, native, [calls[0], call])
     assert item.verdict == "fail"
     decoded = walk.Capture({**OFFICIAL.tensors, "frames": OFFICIAL.tensors["frames"] * 0.9}, OFFICIAL.info)
     assert pipeline._change(OFFICIAL, decoded) == 0

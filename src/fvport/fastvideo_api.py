@@ -5,7 +5,7 @@
     child_environment(root)   the same for a child process (an example, FastVideo's own workers)
     environment(root)         what a record says of all this
 
-Nothing is adapted where there is a GPU; without one `models/cpu_platform.py` adapts three things.
+Nothing is adapted where there is a GPU; without one `models/cpu_platform.py` adapts four things.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """FastVideo on a machine without a GPU: the one place that adapts it, and only there.
 
-Three things of FastVideo stand in the way, and all three must be changed before other modules import them by value, so
-an import hook does it: nothing costs anything until `fastvideo` is imported.
+Four things of FastVideo stand in the way, and all must be changed before other modules import them by value, so an
+import hook does it: nothing costs anything until `fastvideo` is imported.
 
 - the CPU platform names no attention backend (the torch SDPA backend works on a CPU),
 - `get_local_torch_device()` answers `mps` wherever there is no CUDA,
-- stages open `torch.autocast(device_type="cuda")`, which a machine without CUDA disables with a warning.
+- stages open `torch.autocast(device_type="cuda")`, which a machine without CUDA disables with a warning,
+- RMSNorm makes its gain in the default dtype where there is CUDA, and in float32 elsewhere: in a model of bf16 weights
+  that turns what it multiplies to float32, and the next linear layer raises.
 
 `install()` acts in this process. Child processes (FastVideo's workers, an example run by hand) are reached by
 `boot_path/sitecustomize.py`, which `fastvideo_api.child_environment` puts on PYTHONPATH. Standard library only.
@@ -31,6 +33,7 @@ ADAPTED = (
     "attention backend of CpuPlatform is torch SDPA",
     "get_local_torch_device answers cpu",
     "autocast of device cuda is autocast of device cpu",
+    "gain of RMSNorm has the default dtype",
 )
 PR_SET_PDEATHSIG = 1
 SDPA = "fastvideo.attention.backends.sdpa.SDPABackend"
@@ -98,6 +101,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             "fastvideo.platforms": _adapt_choice,
             "fastvideo.platforms.cpu": _adapt_attention,
             "fastvideo.distributed.parallel_state": _adapt_device,
+            "fastvideo.layers.layernorm": _adapt_gain,
         }
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
@@ -162,3 +166,14 @@ def _adapt_autocast(_: ModuleType) -> None:
 
     __init__.fvport_cpu_platform = True  # type: ignore[attr-defined]
     torch.autocast.__init__ = __init__
+
+
+def _adapt_gain(layernorm: Any) -> None:
+    original = layernorm.RMSNorm.__init__
+
+    def __init__(self: Any, hidden_size: int, eps: float = 1e-6, dtype: Any = None, *args: Any, **kwargs: Any) -> None:
+        import torch
+
+        original(self, hidden_size, eps, torch.get_default_dtype(), *args, **kwargs)
+
+    layernorm.RMSNorm.__init__ = __init__

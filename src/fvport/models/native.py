@@ -90,32 +90,10 @@ def load(port: Port, name: str, precision: str = "fp32") -> Any:
     if module is None:
         what = f"FastVideo's loader gives nothing for a component of the name {name}"
         raise FvportError(what, where=shown(port, folder), todo=f"Bake it as {name}=port, or mend FastVideo's loader")
-    norms_as_on_cuda(module, precision)
     if component.part:
         module = _part(component, module)
     assert_class(port, component, type(module))
     return module
-
-
-def norms_as_on_cuda(module: Any, precision: str) -> None:
-    """On a machine without a GPU: gains of RMSNorm in the asked precision, which is what they are on one.
-
-    FastVideo's RMSNorm makes its gain in the default dtype where the platform is CUDA-like, and in float32 elsewhere
-    (`fastvideo/layers/layernorm.py`, `RMSNorm.__init__`). A float32 gain turns what it multiplies to float32, and the
-    next linear layer of bf16 weights raises "float != BFloat16" (`fastvideo/layers/linear.py`, `apply`).
-    """
-    import torch
-    from fastvideo.layers.layernorm import RMSNorm
-    from fastvideo.platforms import current_platform
-
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
-    if dtype is None or current_platform.is_cuda_alike() or not isinstance(module, torch.nn.Module):
-        return
-    for part in module.modules():
-        if isinstance(part, RMSNorm) and isinstance(part.weight, torch.nn.Parameter):
-            part.weight.data = part.weight.data.to(dtype)
-        elif isinstance(part, RMSNorm):
-            part.weight = part.weight.to(dtype)
 
 
 def _whole(port: Port, component: Component) -> Component:

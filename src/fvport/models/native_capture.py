@@ -74,7 +74,6 @@ def watch(pipeline_class: type, root: str = "") -> None:
             return original(self, batch, fastvideo_args)
         if not self.post_init_called:
             self.post_init()
-        _norms(self.modules)
         recorder = Recorder(self, json.loads((folder / REQUEST).read_text())["force"])
         try:
             result = original(self, batch, fastvideo_args)
@@ -85,19 +84,6 @@ def watch(pipeline_class: type, root: str = "") -> None:
 
     forward.fvport_watched = True  # type: ignore[attr-defined]
     pipeline_class.forward = forward  # type: ignore[attr-defined]
-
-
-def _norms(modules: Mapping[str, Any]) -> None:
-    """What ships in half precision computes on a CPU as it does on a GPU: see `native.norms_as_on_cuda`."""
-    import torch
-
-    from fvport.models import native
-
-    words = {torch.bfloat16: "bf16", torch.float16: "fp16"}
-    for module in modules.values():
-        if isinstance(module, torch.nn.Module):
-            found = [p.dtype for p in module.parameters() if p.ndim > 1]
-            native.norms_as_on_cuda(module, words.get(max(set(found), key=found.count), "") if found else "")
 
 
 def _folder(output_path: str | None) -> Path | None:

@@ -24,6 +24,8 @@ def correct(component: Component, trace: dict[str, Any], root: Path) -> str:
         text = (root / file).read_text(encoding="utf-8", errors="replace")
         if found := line(text, cls, name):
             return f"Correct {file}:{found}, which builds {name} ({place}), named by the trace"
+    if trace.get("causes"):  # what makes it equal says more than any size
+        return f"Correct {name} ({place}), which the trace names: {trace['causes'][0]['words']}"
     if trace.get("resized"):
         return f"Look first at sizes ({trace['resized']}), then at {name} ({place}), which the trace names"
     return f"Correct {name} ({place}), which the trace names"

@@ -257,13 +257,23 @@ def ahead(port: Port, name: str, device: str) -> None:
         shares.fill(side.share, wanted, side.make)
 
 
+def floors(port: Port, device: str, call: Call) -> Path:
+    """A variation's own runs in float64 and under noise, made where the first call's floor does not suffice."""
+    side = generating.official(port, device, "official-floors")
+    return generating.kept_folder(port, side, _for_floors(call, device))
+
+
 def _told(some: list[Call], device: str) -> list[dict[str, Any]]:
     wanted = [call.official(device) for call in some]
     for call in some:
         if not call.varies or call.own_floor or call.name == "short":
-            wanted.append(call.official(device, ".noise", perturb=NOISE))
-            wanted.append(call.official(device, ".float64", dtype="float64", may_fail=True))
+            wanted += _for_floors(call, device)
     return wanted
+
+
+def _for_floors(call: Call, device: str) -> list[dict[str, Any]]:
+    exact = call.official(device, ".float64", dtype="float64", may_fail=True)
+    return [call.official(device, ".noise", perturb=NOISE), exact]
 
 
 def environment(native: Path) -> dict[str, Any]:

@@ -316,15 +316,23 @@ def match(own: list[tuple[str, Any]], others: list[tuple[str, Any]]) -> tuple[Ma
 
 
 def _resized(missing: list[tuple[str, Any]], others: list[tuple[str, Any]], matched: Matched) -> list[Any]:
-    """[label, own shape, the other's] of tensors without a partner, where one dimension alone has another size."""
+    """[label, own shape, the other's] of tensors without a partner, where one dimension alone has another size.
+
+    One of size 1 that is not the first is no other size: a mask that is the same for every head is written so.
+    """
     taken = [other.data_ptr() for _, _, other in matched]
     left = [list(other.shape) for _, other in others if other.data_ptr() not in taken]
     found = []
     for label, tensor in missing:
         own = list(tensor.shape)
-        near = [s for s in left if len(s) == len(own) and sum(a != b for a, b in zip(own, s, strict=True)) == 1]
+        near = [shape for shape in left if _one_apart(own, shape)]
         found += [[label, own, near[0]]] if near else []
     return found
+
+
+def _one_apart(own: list[int], other: list[int]) -> bool:
+    apart = [i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b]
+    return len(own) == len(other) and len(apart) == 1 and (not apart[0] or 1 not in (own[apart[0]], other[apart[0]]))
 
 
 def _far(a: Any, b: Any) -> float:

@@ -57,9 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings = [] if options.weights else unreachable(ports, options.root)
     if options.weights and labels["cpu"].startswith(("ubuntu-", "windows-", "macos-")):
         warnings = [f"{labels['cpu']} has no {options.weights}: name runners that have it (FVPORT_CPU_LABEL)"]
+    warnings += unused(ports, options.gpu_label)
     for warning in warnings:
         print(f"::warning title=alignment gate::{warning}", file=sys.stderr)
     return 0
+
+
+def unused(ports: Mapping[str, Any], gpu_label: str) -> list[str]:
+    """A sentence for each port that gets none of the GPU runners that somebody named."""
+    said = 'no job goes to {0}: [gate] require_device is "{1}" in port.toml, so nothing of {2} is seen on a GPU'
+    devices = {slug: port.get("gate", {}).get("require_device", "cuda") for slug, port in ports.items()}
+    return [said.format(gpu_label, device, slug) for slug, device in devices.items() if gpu_label and device != "cuda"]
 
 
 def one_label(labels: Iterable[str]) -> None:
