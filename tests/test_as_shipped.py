@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fvport.checks import _shipped
+from fvport.errors import BlockedError
 from fvport.models import native_facts, precisions
 from fvport.parity import as_shipped
 from fvport.parity.as_shipped import Pair
@@ -95,6 +96,13 @@ def test_what_the_official_pipeline_rounds_may_be_rounded() -> None:
     low = {name: value.to(BF16) for name, value in plain().items() if name.endswith("/timestep")}
     assert wrong(shipped(**low), shipped(**low)) == {}
     assert as_shipped.rounded(pair(shipped(**low)), "bfloat16") is None
+
+
+def test_an_official_run_that_is_not_finite_proves_nothing() -> None:
+    """float16 overflows in some models: then no native loss could be too large."""
+    low = shipped(frames=plain()["frames"] * math.nan)
+    with pytest.raises(BlockedError, match="frames is not finite"):
+        wrong(low, low)
 
 
 def test_rounded_timesteps_are_planted_and_seen() -> None:

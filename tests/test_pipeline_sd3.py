@@ -104,6 +104,7 @@ def test_the_official_float64_run_begins_with_the_same_noise(port: Path) -> None
     before = torch.randn
     with space["_noise_of_float32"]():
         assert torch.equal(drawn(torch.float64).float(), drawn(torch.float32))
+        assert torch.equal(drawn(torch.bfloat16), drawn(torch.float32).bfloat16())
     assert torch.randn is before
 
 

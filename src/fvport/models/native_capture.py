@@ -76,7 +76,8 @@ def watch(pipeline_class: type, root: str = "") -> None:
             self.post_init()
         recorder = Recorder(self, json.loads((folder / REQUEST).read_text())["force"])
         try:
-            result = original(self, batch, fastvideo_args)
+            with _noise_of_float32():
+                result = original(self, batch, fastvideo_args)
         finally:
             recorder.detach()
         recorder.write(folder, result, fastvideo_args, root)
@@ -234,6 +235,25 @@ class Recorder:
             "audio_sample_rate": (getattr(batch, "extra", None) or {}).get("audio_sample_rate"),
             "precision": {key: getattr(config, key, None) for key in PRECISIONS},
         }
+
+
+@contextlib.contextmanager
+def _noise_of_float32() -> Iterator[None]:
+    """Noise drawn in half precision is float32's, rounded, as oracle.py has it: torch would draw other numbers."""
+    import torch
+
+    original = torch.randn
+
+    def randn(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("dtype") in (torch.bfloat16, torch.float16):
+            return original(*args, **{**kwargs, "dtype": torch.float32}).to(kwargs["dtype"])
+        return original(*args, **kwargs)
+
+    torch.randn = randn
+    try:
+        yield
+    finally:
+        torch.randn = original
 
 
 def _audio(extra: Mapping[str, Any]) -> Any:
