@@ -179,9 +179,9 @@ def action(run: Run, name: str, given: Mapping[str, Any], folder: Path) -> bool:
         git(folder / "tree", "fetch", "-q", "origin", SNAPSHOT)
         git(folder / "tree", "checkout", "-q", "--detach", "FETCH_HEAD")
     elif name == "actions/upload-artifact":
-        if not Path(given["path"]).is_dir():
+        if not any(file.is_file() for file in Path(given["path"]).rglob("*")):
             print(f"  nothing to upload at {given['path']}", flush=True)
-            return False
+            return given.get("if-no-files-found", "warn") != "error"
         shutil.copytree(given["path"], store / given["name"])
     elif name == "actions/download-artifact":
         for found in store.iterdir() if store.is_dir() else ():

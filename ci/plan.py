@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def unused(ports: Mapping[str, Any], gpu_label: str) -> list[str]:
     """A sentence for each port that gets none of the GPU runners that somebody named."""
-    said = 'no job goes to {0}: [gate] require_device is "{1}" in port.toml, so nothing of {2} is seen on a GPU'
+    said = 'no job of {2} goes to {0}: [gate] require_device is "{1}" in its port.toml, so none of it is seen on a GPU'
     devices = {slug: port.get("gate", {}).get("require_device", "cuda") for slug, port in ports.items()}
     return [said.format(gpu_label, device, slug) for slug, device in devices.items() if gpu_label and device != "cuda"]
 

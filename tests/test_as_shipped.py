@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from fvport.checks import _shipped
-from fvport.errors import BlockedError
+from fvport.errors import BlockedError, FvportError
 from fvport.models import native_facts, precisions
 from fvport.parity import as_shipped
 from fvport.parity.as_shipped import Pair
@@ -95,7 +96,30 @@ def test_what_the_official_pipeline_rounds_may_be_rounded() -> None:
     """Flux hands over its timesteps in the dtype of its latents: then they are no fault of a port."""
     low = {name: value.to(BF16) for name, value in plain().items() if name.endswith("/timestep")}
     assert wrong(shipped(**low), shipped(**low)) == {}
-    assert as_shipped.rounded(pair(shipped(**low)), "bfloat16") is None
+
+
+def whole(record: dict[str, Any]) -> dict[str, Any]:
+    """The same with the whole timesteps that UniPC and DDIM have."""
+    return {name: value.round().long() if "timestep" in name else value for name, value in record.items()}
+
+
+def test_whole_timesteps_are_timesteps() -> None:
+    """bfloat16 has no 999 and no 900: a port that casts them hands over others."""
+    official = Pair(Capture(whole(plain())), Capture(whole(shipped())))
+    cast = {name: value.to(BF16) for name, value in whole(plain()).items() if name.endswith("/timestep")}
+    native = Pair(Capture(whole(plain())), Capture({**whole(shipped()), **cast}))
+    (found,) = [one for one in as_shipped.compare(official, native, "bfloat16") if not one.ok]
+    assert found.stage == "timesteps"
+    assert "it is" in found.reason or "timestep is" in found.reason
+    assert as_shipped.worse(official, "bfloat16", "timesteps", 0) is not None
+
+
+@pytest.mark.parametrize(("name", "most"), [("initial_noise", 0.0), ("frames", 0.4), ("latents/000", 0.5)])
+def test_an_official_loss_that_is_no_rounding_proves_nothing(name: str, most: float) -> None:
+    """Other noise, or another picture: three times of that would let zeros pass."""
+    other = shipped(**{name: plain()[name] * most})
+    with pytest.raises(BlockedError, match="nothing follows from it"):
+        wrong(shipped(**{name: torch.zeros_like(plain()[name])}), other)
 
 
 def test_an_official_run_that_is_not_finite_proves_nothing() -> None:
@@ -105,11 +129,25 @@ def test_an_official_run_that_is_not_finite_proves_nothing() -> None:
         wrong(low, low)
 
 
-def test_rounded_timesteps_are_planted_and_seen() -> None:
-    """The check's own fault; none where nobody could see it."""
-    faulty = as_shipped.rounded(pair(shipped()), "bfloat16")
-    assert faulty is not None
-    assert wrong(dict(faulty.shipped.tensors)).keys() == {"timesteps"}
+def test_a_larger_loss_is_planted_at_every_stage_and_seen() -> None:
+    """The check's own faults: each must be red where it is put."""
+    item = _shipped._compared(pair(shipped()), pair(shipped()), "bfloat16")[-1]
+    stages = ["timesteps", "initial noise", "conditioning", "latents", "media"]
+    assert (item.name, item.verdict, item.metrics["seen_at"]) == (_shipped.PLANTED, "pass", stages)
+
+
+def test_a_comparison_that_sees_nothing_is_red(monkeypatch: Any) -> None:
+    """Were the limits as wide as a fault is large, no pass would count."""
+    monkeypatch.setattr(as_shipped, "worse", lambda side, dtype, stage, by: side)
+    item = _shipped._compared(pair(shipped()), pair(shipped()), "bfloat16")[-1]
+    assert (item.verdict, "was not seen" in item.reason) == ("fail", True)
+
+
+def test_nothing_is_planted_where_the_official_side_rounds() -> None:
+    """It is named, so that nobody takes it for seen."""
+    low = {name: value.to(BF16) for name, value in plain().items() if "timestep" in name}
+    item = _shipped._compared(pair(shipped(**low)), pair(shipped(**low)), "bfloat16")[-1]
+    assert item.metrics["rounded_officially_or_exact"] == ["timesteps"]
 
 
 def test_an_oracle_that_takes_no_notice_of_a_dtype_is_seen() -> None:
@@ -119,19 +157,40 @@ def test_an_oracle_that_takes_no_notice_of_a_dtype_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dit", "text", "lowest"),
+    ("ships", "coarsest"),
     [
-        ("fp32", ["fp32"], "float32"),
-        ("bf16", ["fp32"], "bfloat16"),
-        ("fp32", ["fp16"], "float16"),
-        ("fp16", ["bf16"], "float16"),
+        ({}, "float32"),
+        ({"dit_precision": "bf16"}, "bfloat16"),
+        ({"text_encoder_precisions": ["fp16"]}, "float16"),
+        ({"dit_precision": "fp16", "text_encoder_precisions": ["bf16"]}, "bfloat16"),
+        ({"vae_decode_precision": "bf16"}, "bfloat16"),
+        ({"image_encoder_precision": "fp16"}, "float16"),
     ],
 )
-def test_the_lowest_precision_that_ships(dit: str, text: list[str], lowest: str) -> None:
-    """The denoiser's first, then the text encoders'."""
-    parts = [Component("transformer", "dit", "port"), Component("text_encoder", "text_encoder", "port")]
-    port: Any = SimpleNamespace(components={part.name: part for part in parts})
-    assert precisions.lowest(port, {"dit_precision": dit, "text_encoder_precisions": text}) == lowest
+def test_the_coarsest_precision_that_ships(ships: dict[str, Any], coarsest: str) -> None:
+    """Of all that generates: a port that ships one part of it in less is not one that ships in float32."""
+    kinds = {"transformer": "dit", "text_encoder": "text_encoder", "vae": "vae", "image_encoder": "image_encoder"}
+    port: Any = SimpleNamespace(components={name: Component(name, kind, "port") for name, kind in kinds.items()})
+    full = {"dit_precision": "fp32", "text_encoder_precisions": ["fp32"], "vae_precision": "fp32"}
+    assert precisions.coarsest(port, {**full, "image_encoder_precision": "fp32", **ships}) == coarsest
+
+
+def test_what_is_not_the_ports_is_blocked_and_what_is_fails(monkeypatch: Any, tmp_path: Path) -> None:
+    """An official side that ends is no finding about the port; a port that does not generate as it ships is one."""
+    port: Any = SimpleNamespace(components={"transformer": Component("transformer", "dit", "port")})
+    monkeypatch.setattr(native_facts, "facts", lambda port, device: {"pipeline_config": {"dit_precision": "bf16"}})
+    monkeypatch.setattr(as_shipped, "call", lambda port: SimpleNamespace(name="short"))
+    monkeypatch.setattr(as_shipped, "pair", lambda *a: pair(shipped()))
+
+    def raises(*_: Any) -> Any:
+        raise FvportError("it was killed")
+
+    monkeypatch.setattr(as_shipped, "official", raises)
+    assert {item.verdict for item in _shipped.items(port, "cpu", tmp_path, tmp_path)} == {"blocked"}
+    monkeypatch.setattr(as_shipped, "official", lambda *a: tmp_path)
+    monkeypatch.setattr(as_shipped, "native", raises)
+    items = _shipped.items(port, "cpu", tmp_path, tmp_path)
+    assert {(item.verdict, "does not generate: it was killed" in item.reason) for item in items} == {("fail", True)}
 
 
 @pytest.mark.parametrize(

@@ -112,10 +112,12 @@ def test_artifacts_and_summaries_are_left(port: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_job_that_leaves_nothing_is_red_and_the_others_go_on(tmp_path: Path) -> None:
-    """`if-no-files-found: error`: the step is red, as on GitHub; the run does not end there."""
+    """`if-no-files-found: error`: the step is red, as on GitHub; the run does not end there. Else it is only told."""
     none = dry_run.Run(tmp_path, tmp_path, "", {}, {})
     given = {"path": str(tmp_path / "gate-out"), "name": "evidence"}
-    assert not dry_run.action(none, "actions/upload-artifact", given, tmp_path)
+    (tmp_path / "gate-out" / "empty").mkdir(parents=True)
+    assert dry_run.action(none, "actions/upload-artifact", given, tmp_path)
+    assert not dry_run.action(none, "actions/upload-artifact", given | {"if-no-files-found": "error"}, tmp_path)
 
 
 def test_no_port_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

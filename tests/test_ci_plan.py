@@ -146,7 +146,7 @@ def test_gpu_runners_that_get_no_job_are_said(
     text = f'[official]\nweights = "org/model"\n[gate]\nrequire_device = "{device}"\n'
     assert plan.main(["--root", str(port(tmp_path, text)), "--gpu-label", label]) == 0
     said = capsys.readouterr().err
-    assert ("no job goes to h100" in said and 'require_device is "cpu"' in said) == warned, said
+    assert ("no job of some_model goes to h100" in said and 'require_device is "cpu"' in said) == warned, said
 
 
 BAD = {

@@ -369,7 +369,7 @@ FAULTS = [
     Fault(
         "noise_in_the_dtype_of_the_text",  # FastVideo's own stage
         "pipeline",
-        "initial_noise is 1.",
+        "as shipped: initial noise",
         both(in_bf16, replace(DENOISING, "[embed.float() for embed in embeds]", "embeds")),
     ),
     Fault(

@@ -90,6 +90,28 @@ def test_a_written_reason_is_taken_and_is_no_stale_excuse(judge: Judge) -> None:
     assert fields.stale_excuses(replace(vae, kind="dit"), {}, {})[0][0] == "stale excuse"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "verdict"),
+    [
+        ("vae", "fp16", "fail"),
+        ("vae", "fp32", "pass"),
+        ("transformer", "bf16", "pass"),
+        ("transformer", "fp16", "fail"),
+    ],
+)
+def test_of_an_unheard_dtype_only_what_was_computed_passes(judge: Judge, name: str, value: str, verdict: str) -> None:
+    """A release in float8, or in whole numbers, says nothing for float16."""
+    field = "vae_precision" if name == "vae" else "dit_precision"
+    assert judge(name, "int8", **{field: value}).verdict == verdict
+
+
+def test_weights_that_cannot_be_read_are_blocked(judge: Judge, tmp_path: Path) -> None:
+    """What is stored in nothing is no reason to pass."""
+    port: Any = SimpleNamespace(components={"vae": Component("vae", "vae", "port")}, load_tree=tmp_path)
+    found = _precision.item(port, Component("vae", "vae", "port"), SHIPS)
+    assert (found.verdict, "no weights" in found.reason) == ("blocked", True)
+
+
 def test_an_answer_that_fastvideo_did_not_give_is_blocked(judge: Judge, tmp_path: Path) -> None:
     """Never a pass of nothing."""
     port: Any = SimpleNamespace(components={}, load_tree=tmp_path)

@@ -40,7 +40,7 @@ def test_a_default_that_tiles_is_red(config: dict[str, Any], pipeline: dict[str,
     assert "width" not in found.reason
     assert "num_frames" not in found.reason  # only where time is tiled too
     assert "num_frames 81 (a tile has 16)" in item(LARGE, {**config, "use_temporal_tiling": True}, pipeline).reason
-    assert "use_tiling = False" in found.todo
+    assert "vae_tiling and vae_sp to False" in found.todo
 
 
 def test_a_whole_decode_and_small_presets_are_green() -> None:
@@ -59,7 +59,20 @@ def test_a_whole_decode_and_small_presets_are_green() -> None:
 def test_a_size_that_nobody_declares_is_not_called_small() -> None:
     """A preset without a size may be of any."""
     found = item({}, {"use_tiling": True}, {})
-    assert (found.verdict, "no preset says its size" in found.reason) == ("fail", True)
+    assert (found.verdict, "not every preset says its size" in found.reason) == ("fail", True)
+
+
+@pytest.mark.parametrize("sizes", [{"num_frames": 9}, {"height": 64}, {"height": 64, "width": None}])
+def test_half_a_size_is_none(sizes: dict[str, Any]) -> None:
+    """Flux's call says neither height nor width: they follow from the checkpoint."""
+    assert item(sizes, {"use_tiling": True}, {}).verdict == "fail"
+
+
+def test_parallel_tiles_have_any_size() -> None:
+    """With several GPUs FastVideo's VAEs tile whatever the size is, where the config says so."""
+    found = item({"height": 64, "width": 64}, {"use_tiling": True, "use_parallel_tiling": True}, {})
+    assert (found.verdict, "on several GPUs any size" in found.reason) == ("fail", True)
+    assert item({"height": 64, "width": 64}, {"use_parallel_tiling": True}, {}).verdict == "pass"
 
 
 def test_a_written_reason_is_taken_and_is_no_stale_excuse() -> None:

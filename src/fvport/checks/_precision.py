@@ -19,6 +19,7 @@ from fvport.spec import Component, Port
 
 Json = dict[str, Any]
 WORDS = {"F64": "fp32", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # as stored -> FastVideo's word
+WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 BLOCKS = {"dit", "text_encoder", "image_encoder"}  # what `parity` runs in bf16, block by block
 TODO = (
     "Set {field} of the pipeline config to {stored} or fp32, or say in components.{name}.config_ignored why production "
@@ -43,6 +44,8 @@ def item(port: Port, c: Component, own: Json) -> Item:
         return Item(name, "blocked", f"{name}: FastVideo did not say what the pipeline config ships", component=c.name)
     try:
         stored = stored_in(port.load_tree / (c.weights or c.name))
+        if stored is None:
+            raise FvportError("the load tree has no weights of it that can be read")
     except FvportError as error:
         return Item(name, "blocked", f"{name}: {error}", component=c.name)
     used = precisions.shipped(port, c, own)
@@ -52,29 +55,29 @@ def item(port: Port, c: Component, own: Json) -> Item:
     figures = {"stored": stored or "another dtype", **used}
     for field, value in wrong.items():
         if not excused[field]:
-            what = f"{c.name}: {field} is {value}, and the checkpoint stores {stored}"
+            what = f"{c.name}: {field} is {value}, and the checkpoint stores {stored or 'another dtype'}"
             what += f": no check computes {_what(c)} in it"
-            todo = TODO.format(field=field, stored=stored, name=c.name)
+            todo = TODO.format(field=field, stored=stored or "bf16", name=c.name)
             return Item(name, "fail", what, figures, component=c.name, todo=todo)
     reason = f"by declaration: {'; '.join(excused.values())}" if wrong else said
     return Item(name, "pass", reason, figures, component=c.name)
 
 
-def stored_in(folder: Path) -> str:
-    """FastVideo's word for the dtype of most values in a load tree's folder; '' for one that it has no word for."""
+def stored_in(folder: Path) -> str | None:
+    """FastVideo's word for the dtype of most values in a load tree's folder; '' for one that it has no word for, None
+    where no weights are.
+    """
     from fvport.weights import manifest
 
     counts: dict[str, int] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        for tensor in manifest.read_header(file).values():
+    for file in sorted(file for file in folder.glob("*") if file.suffix in WEIGHTS):
+        for tensor in manifest.read_any(file).values():
             counts[tensor.dtype] = counts.get(tensor.dtype, 0) + math.prod(tensor.shape)
-    return WORDS.get(max(counts, key=lambda dtype: counts[dtype]), "") if counts else ""
+    return WORDS.get(max(counts, key=lambda dtype: counts[dtype]), "") if counts else None
 
 
 def _known(c: Component, value: str, stored: str) -> bool:
-    if value == "fp32" or not stored:
-        return value in WORDS.values()
-    return value == stored or (value == "bf16" and c.kind in BLOCKS)
+    return value in ("fp32", stored) or (value == "bf16" and c.kind in BLOCKS)
 
 
 def _what(c: Component) -> str:

@@ -37,28 +37,27 @@ def item(port: Port, c: Component, schema: Json, pipeline: Json) -> Item:
         return Item(name, "pass", "the whole is decoded at once, as officially", component=c.name)
     if reason := c.config_ignored.get(ACCEPTED, "").strip():
         return Item(name, "pass", f"in tiles, by declaration: {reason}", component=c.name)
-    large = _large(port, config)
+    large = "on several GPUs any size" if config.get("use_parallel_tiling") else _large(port, config)
     if not large:
         return Item(name, "pass", f"{' and '.join(by)}; no preset is larger than a tile", component=c.name)
     what = f"{c.name}: {' and '.join(by)}, and the official pipeline decodes the whole: {large} is decoded in"
     todo = (
-        "Set vae_tiling = False, and self.vae_config.use_tiling = False in __post_init__, of the pipeline config; or "
-        f"say in components.{c.name}.config_ignored why production tiles: use_tiling"
+        "Set vae_tiling and vae_sp to False, and self.vae_config.use_tiling in __post_init__, of the pipeline config; "
+        f"or say in components.{c.name}.config_ignored why production tiles: use_tiling"
     )
     return Item(name, "fail", f"{what} tiles, which the gate's small call does not show", component=c.name, todo=todo)
 
 
 def _large(port: Port, config: Json) -> str:
     """What of the declared presets is larger than a tile, or is not known; '' where nothing is."""
-    found, known = [], False
+    limits = {**SIZES, **({"num_frames": FRAMES} if config.get("use_temporal_tiling") else {})}
+    found, known = [], bool(port.presets)
     for values in port.presets.values():
-        for key, limit in {**SIZES, "num_frames": FRAMES}.items():
+        for key, limit in limits.items():
             own, most = values[key].value if key in values else None, config.get(limit)
-            if key == "num_frames" and not config.get("use_temporal_tiling"):
-                continue
-            known |= isinstance(own, int)
+            known &= isinstance(own, int)
             if isinstance(own, int) and not (isinstance(most, int) and own <= most):
                 found.append(f"{key} {own}" + (f" (a tile has {most})" if isinstance(most, int) else ""))
     if found:
         return f"the presets' {', '.join(dict.fromkeys(found))}"
-    return "" if known else "what is larger than a tile (no preset says its size)"
+    return "" if known else "what is larger than a tile (not every preset says its size)"

@@ -104,7 +104,7 @@ def _main(job_file: str) -> None:
         settings |= {"vae_decode_precision": job["precision"]}
         settings |= {"text_encoder_precisions": (job["precision"],) * job["text_encoders"]}
         settings |= {"image_encoder_precision": job["precision"]}
-        if job["image_encoders"] > 1:
+        if job["image_encoders"]:
             settings |= {"image_encoder_precisions": (job["precision"],) * job["image_encoders"]}
     generator = fastvideo_api.video_generator().from_pretrained(job["model"], **settings)
     try:

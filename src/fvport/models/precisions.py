@@ -38,13 +38,8 @@ def shipped(port: Port, c: Component, own: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def lowest(port: Port, own: Mapping[str, Any]) -> str:
-    """The dtype, as torch spells it, that denoisers and text encoders ship in: the first that is not float32."""
-    for kind in ("dit", "text_encoder"):
-        for c in port.components.values():
-            if c.kind != kind or c.mode in ("passthrough", "external"):
-                continue
-            for value in shipped(port, c, own).values():
-                if DTYPES.get(value, "float32") != "float32":
-                    return DTYPES[value]
-    return "float32"
+def coarsest(port: Port, own: Mapping[str, Any]) -> str:
+    """The dtype, as torch spells it, of the coarsest precision that any component ships in."""
+    parts = [c for c in port.components.values() if c.kind in FIELDS and c.mode not in ("passthrough", "external")]
+    used = {value for c in parts for value in shipped(port, c, own).values()}
+    return next((DTYPES[word] for word in ("bf16", "fp16") if word in used), "float32")

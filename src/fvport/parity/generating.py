@@ -73,6 +73,8 @@ def native(port: Port, device: str, precision: str = "fp32") -> Side:
         "tree": ev.digest(port, "tree:fastvideo"),
         "weights": listing(port.load_tree),
         "environment": environment,
+        "workloads": list(port.port.workload_types),
+        "kinds": {name: [c.kind, bool(c.config)] for name, c in port.components.items()},
         **({} if precision == "fp32" else {"precision": precision}),
     }
     log = port.state / "logs" / "generation.log"

@@ -32,7 +32,7 @@ class {{ p.prefix }}LatentPreparationStage(LatentPreparationStage):
         embeds = batch.prompt_embeds
         batch.prompt_embeds = [embed.float() for embed in embeds]
         batch = super().forward(batch, fastvideo_args)
-        batch.prompt_embeds = embeds
+        batch.prompt_embeds = embeds or batch.prompt_embeds  # the shared stage puts one where there is none
         return batch
 
 {% endif %}
