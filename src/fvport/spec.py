@@ -117,7 +117,7 @@ class Component:
     external_field: str = ""  # field of the arch config in which the production loader hands over its folder
     part: str = ""  # a submodule of what lies in `weights`, compared by itself (scope = implementation_subcomponent)
     config_renamed: dict[str, str] = field(default_factory=dict)  # official field -> native field
-    config_ignored: dict[str, str] = field(default_factory=dict)  # official field -> why the native side has none
+    config_ignored: dict[str, str] = field(default_factory=dict)  # official field (use_tiling, a precision) -> why not
 
     @property
     def bucket(self) -> str:
