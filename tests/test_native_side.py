@@ -16,7 +16,7 @@ from fvport.scaffold import native_side
 @pytest.mark.parametrize(
     ("official", "kind", "config", "mode", "why"),
     [
-        ("diffusers:SD3Transformer2DModel", "dit", {}, "reuse", "registers SD3Transformer2DModel"),
+        ("diffusers:FluxTransformer2DModel", "dit", {}, "reuse", "registers FluxTransformer2DModel"),
         ("diffusers:WanTransformer3DModel", "dit", {}, "port", "FastVideo's WanTransformer3DModel differs: "),
         ("diffusers:UniPCMultistepScheduler", "scheduler", {"use_flow_sigmas": True}, "port", "differs: "),
         ("diffusers:NobodysTransformer2DModel", "dit", {}, "port", "no archetype covers it yet"),
@@ -38,7 +38,7 @@ MEASURED = [  # each as `components=NAME=reuse` on a tiny release: parity green,
     ("diffusers:CosmosTransformer3DModel", "dit", {}, "FV-D01"),
     ("diffusers:CosmosTransformer3DModel", "dit", {"use_crossattn_projection": True}, "no projection of the text"),
     ("diffusers:HunyuanVideoTransformer3DModel", "dit", {}, "FV-D02"),
-    ("diffusers:SD3Transformer2DModel", "dit", {"qk_norm": "rms_norm"}, ""),
+    ("diffusers:SD3Transformer2DModel", "dit", {"qk_norm": "rms_norm"}, "latents of four dimensions"),
     ("diffusers:FluxTransformer2DModel", "dit", {"guidance_embeds": True}, ""),
     ("diffusers:ZImageTransformer2DModel", "dit", {}, ""),
     ("diffusers:ZImageTransformer2DModel", "dit", {"norm_eps": 1e-05}, ""),

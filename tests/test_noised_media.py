@@ -20,7 +20,7 @@ from test_pipeline_sd3 import SD3
 from fvport import spec
 from fvport.checks import pipeline
 from fvport.errors import BlockedError, UsageError
-from fvport.parity import clips, declared, generation, walk, walk_floors, walk_media
+from fvport.parity import clips, declared, generating, generation, walk, walk_floors, walk_media
 from fvport.scaffold import context
 
 V2V = "transformer=port,text_encoder=port,vae=reuse,scheduler=reuse"
@@ -313,7 +313,7 @@ def test_a_video_replaced_at_its_path_is_generated_from_again(
         seen[side.name].append(side.folder(wanted).name)
         return tmp_path / side.name
 
-    monkeypatch.setattr(generation, "_kept", kept)
+    monkeypatch.setattr(generating, "kept_folder", kept)
     for content in (b"one", b"one", b"two"):
         (root / "fox.mp4").write_bytes(content)
         generation.native(spec.load(root), "cpu")
