@@ -343,6 +343,16 @@ FAULTS = [
         replace(PIPELINE_CONFIG, "html.unescape(html.unescape(prompt))", "html.unescape(prompt)"),
     ),
     Fault(
+        "prompt_loses_its_quotes_and_addresses",
+        "pipeline",
+        "other tokens",
+        replace(
+            PIPELINE_CONFIG,
+            "html.unescape(html.unescape(prompt))",
+            "re.sub(r'https?://\\S+|[\"#()]', '', html.unescape(html.unescape(prompt)))",
+        ),
+    ),
+    Fault(
         "prompt_keeps_its_line_breaks",
         "pipeline",
         "other tokens",
