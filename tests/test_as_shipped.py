@@ -154,6 +154,7 @@ def test_an_oracle_that_takes_no_notice_of_a_dtype_is_seen() -> None:
     """Its run in bf16 is its float32 run again: nothing follows from it."""
     assert as_shipped.ignored(pair(plain()))
     assert not as_shipped.ignored(pair(shipped()))
+    assert not as_shipped.ignored(pair({**plain(), "eval/000/0/output": torch.zeros(3)}))  # of another shape
 
 
 @pytest.mark.parametrize(

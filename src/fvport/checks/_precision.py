@@ -8,7 +8,6 @@ blocks `parity` compares in it. Anything else was run by nobody.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,10 @@ from fvport.models import precisions
 from fvport.spec import Component, Port
 
 Json = dict[str, Any]
-WORDS = {"F64": "fp32", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # as stored -> FastVideo's word
 WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
 BLOCKS = {"dit", "text_encoder", "image_encoder"}  # what `parity` runs in bf16, block by block
 TODO = (
-    "Set {field} of the pipeline config to {stored} or fp32, or say in components.{name}.config_ignored why production "
+    "Set {field} of the pipeline config to {good}, or say in components.{name}.config_ignored why production "
     "may compute in it: {field}"
 )
 
@@ -57,7 +55,8 @@ def item(port: Port, c: Component, own: Json) -> Item:
         if not excused[field]:
             what = f"{c.name}: {field} is {value}, and the checkpoint stores {stored or 'another dtype'}"
             what += f": no check computes {_what(c)} in it"
-            todo = TODO.format(field=field, stored=stored or "bf16", name=c.name)
+            good = " or ".join(dict.fromkeys(word for word in (stored, "fp32") if word))
+            todo = TODO.format(field=field, good=good, name=c.name)
             return Item(name, "fail", what, figures, component=c.name, todo=todo)
     reason = f"by declaration: {'; '.join(excused.values())}" if wrong else said
     return Item(name, "pass", reason, figures, component=c.name)
@@ -69,11 +68,9 @@ def stored_in(folder: Path) -> str | None:
     """
     from fvport.weights import manifest
 
-    counts: dict[str, int] = {}
-    for file in sorted(file for file in folder.glob("*") if file.suffix in WEIGHTS):
-        for tensor in manifest.read_any(file).values():
-            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + math.prod(tensor.shape)
-    return WORDS.get(max(counts, key=lambda dtype: counts[dtype]), "") if counts else None
+    files = sorted(file for file in folder.glob("*") if file.suffix in WEIGHTS)
+    found = [(tensor.dtype, tensor.shape) for file in files for tensor in manifest.read_any(file).values()]
+    return precisions.stored(found) if found else None
 
 
 def _known(c: Component, value: str, stored: str) -> bool:

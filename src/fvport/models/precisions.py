@@ -6,7 +6,8 @@ The gate computes in float32 whatever they say (`native.set_precision`); what th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fvport.spec import Component, Port
@@ -17,7 +18,16 @@ FIELDS = {  # kind -> fields of the pipeline config; one that ends in s has an e
     "text_encoder": ("text_encoder_precisions",),
     "image_encoder": ("image_encoder_precision",),
 }
+WORDS = {"F64": "fp32", "F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # as a header says it -> FastVideo's word
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def stored(tensors: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """FastVideo's word for the dtype of most values of (dtype, shape)s; '' where it has no word, or there are none."""
+    counts: dict[str, int] = {}
+    for dtype, shape in tensors:
+        counts[dtype] = counts.get(dtype, 0) + math.prod(shape)
+    return WORDS.get(max(counts, key=lambda dtype: counts[dtype]), "") if counts else ""
 
 
 def shipped(port: Port, c: Component, own: Mapping[str, Any]) -> dict[str, str]:

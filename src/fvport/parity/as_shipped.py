@@ -19,7 +19,7 @@ from typing import Any
 
 from fvport.errors import BlockedError
 from fvport.parity import generating, generation
-from fvport.parity.walk import Capture, Tensors
+from fvport.parity.walk import Capture
 from fvport.parity.walk_near import Finding, as_json
 from fvport.spec import Port
 
@@ -73,8 +73,11 @@ def pair(plain: Path, shipped: Path, name: str) -> Pair:
 
 def ignored(side: Pair) -> bool:
     """Whether a run in another precision was the float32 run again."""
-    same = side.plain.tensors
-    return all(name in same and bool((value == same[name]).all()) for name, value in _of(side, "eval/000/").items())
+    import torch
+
+    seen = {name: value for name, value in side.shipped.tensors.items() if name.startswith("eval/000/")}
+    plain = side.plain.tensors
+    return all(name in plain and torch.equal(value.double(), plain[name].double()) for name, value in seen.items())
 
 
 def compare(official: Pair, native: Pair, dtype: str) -> list[Finding]:
@@ -82,9 +85,9 @@ def compare(official: Pair, native: Pair, dtype: str) -> list[Finding]:
 
     Raises BlockedError where the official pipeline's own loss is so large that nothing follows from it.
     """
-    found = [_latents(official, native, dtype) if stage == "latents" else None for stage in CHOSEN]
-    found = [one or _stage(stage, official, native, dtype) for one, stage in zip(found, CHOSEN, strict=True)]
-    return [finding for finding in found if finding is not None]
+    found = {stage: _stage(stage, official, native, dtype) for stage in CHOSEN}
+    found["latents"] = _narrowed(official, native) or found["latents"]
+    return [finding for finding in found.values() if finding is not None]
 
 
 def worse(side: Pair, dtype: str, stage: str, by: float) -> Pair | None:
@@ -166,7 +169,7 @@ def _refuse_nothing(stage: str, allowed: dict[str, float], dtype: str) -> None:
         raise BlockedError(what, todo=todo)
 
 
-def _latents(official: Pair, native: Pair, dtype: str) -> Finding | None:
+def _narrowed(official: Pair, native: Pair) -> Finding | None:
     """Between steps they may be kept in no less than officially: what they lose adds up. None where they are."""
     for name in filter(CHOSEN["latents"], native.shipped.tensors):
         a, b = official.shipped.tensors.get(name), native.shipped.tensors[name]
@@ -199,10 +202,6 @@ def _lost(plain: Any, shipped: Any) -> float:
     a, b = plain.double(), shipped.double()
     size = float(a.norm())
     return float((a - b).norm()) / (size or 1.0)
-
-
-def _of(side: Pair, start: str) -> Tensors:
-    return {name: value for name, value in side.shipped.tensors.items() if name.startswith(start)}
 
 
 def _dtypes(official: Pair, native: Pair, stage: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fvport.errors import UsageError
+from fvport.models import precisions
 from fvport.scaffold import facts, library, native_side, skeleton, validate
 from fvport.scaffold.skeleton import ask
 from fvport.weights.kinds import kind_of
@@ -42,7 +43,6 @@ PLACES = {  # kinds that are neither encoder, DiT, VAE nor scheduler: what FastV
     "upsampler": "an nn.Module on an UpsamplerConfig, whose own fields FastVideo's UpsamplerLoader fills",
     "vocoder": "an nn.Module, to which FastVideo's VocoderLoader hands config.json; its config is a ModelConfig",
 }
-PRECISIONS = {"F32": "fp32", "BF16": "bf16", "F16": "fp16", "F64": "fp32"}
 CONFIG_NAMES = {"dit": "{prefix}DiTConfig", "vae": "{prefix}VAEConfig"}
 
 
@@ -106,10 +106,7 @@ class ComponentContext:
     @property
     def precision(self) -> str:
         """FastVideo's word for the dtype that most of the checkpoint's values are stored in; '' where none is known."""
-        stored: dict[str, int] = {}
-        for dtype, shape in self.tensors.values():
-            stored[dtype] = stored.get(dtype, 0) + math.prod(shape)
-        return PRECISIONS.get(max(stored, key=lambda dtype: stored[dtype]), "") if stored else ""
+        return precisions.stored(self.tensors.values())
 
     @property
     def passthrough(self) -> list[str]:
